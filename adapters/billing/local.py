@@ -1,0 +1,3 @@
+class LocalBilling:
+    def __init__(self, engine: object) -> None:
+        pass

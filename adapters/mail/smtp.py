@@ -1,0 +1,3 @@
+class SmtpMailer:
+    def __init__(self, app: object) -> None:
+        pass

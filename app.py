@@ -1,0 +1,85 @@
+"""Wiring: settings, extensions, ports, pages and commands are put together here, and nothing else happens here."""
+
+from flask import Flask
+from flask_babel import Babel
+from flask_migrate import Migrate
+from flask_wtf import CSRFProtect
+from sqlalchemy.pool import NullPool
+
+import blueprints.account
+import blueprints.auth
+import blueprints.banner
+import blueprints.checkin
+import blueprints.comeback
+import blueprints.errors
+import blueprints.headers
+import blueprints.health
+import blueprints.language
+import blueprints.programme
+import commands
+from adapters.billing.local import LocalBilling
+from adapters.clock import ShiftedClock, SystemClock
+from adapters.mail.smtp import SmtpMailer
+from jobs import scheduler
+from models import db
+from models.base import tune
+from services.installation import Installation, Ports
+from settings import ROOT, Settings, SettingsError, load
+
+PAGES = (
+    blueprints.auth,
+    blueprints.account,
+    blueprints.checkin,
+    blueprints.comeback,
+    blueprints.programme,
+    blueprints.health,
+)
+
+
+def create_app(settings: Settings | None = None, ports: Ports | None = None) -> Flask:
+    """The application. Without arguments it reads the environment, as ``flask`` and a WSGI server call it.
+
+    ``ports`` replaces some or all of the outside world: what it leaves None is the real thing.
+    """
+    if settings is None:
+        try:
+            settings = load()
+        except SettingsError as error:
+            return commands.unconfigured(error)
+    app = Flask(__name__, instance_path=str(settings.instance_path.resolve()))
+    app.config.from_mapping(settings.flask_config())
+    app.config["SQLALCHEMY_ENGINE_OPTIONS"] = (
+        {"poolclass": NullPool} if settings.database_url.startswith("sqlite") else {"pool_pre_ping": True}
+    )
+    db.init_app(app)
+    Migrate(app, db, directory=str(ROOT / "migrations"))
+    Babel(
+        app,
+        locale_selector=blueprints.language.choose,
+        default_translation_directories=str(ROOT / "translations"),
+    )
+    CSRFProtect(app)
+    blueprints.auth.login_manager.init_app(app)
+    with app.app_context():
+        tune(db.engine)
+
+    given = ports or Ports()
+    with app.app_context():
+        app.extensions["dormouse"] = Installation(
+            settings,
+            clock=given.clock or (ShiftedClock(settings.instance_path / "demo-clock") if settings.demo else SystemClock()),
+            mailer=given.mailer or SmtpMailer(app),
+            billing=given.billing or LocalBilling(db.engine),
+        )
+
+    for page in PAGES:
+        app.register_blueprint(page.blueprint)
+    if settings.demo:
+        import blueprints.demo
+
+        app.register_blueprint(blueprints.demo.blueprint)
+    for part in (blueprints.banner, blueprints.errors, blueprints.headers, blueprints.language):
+        part.init_app(app)
+    commands.init_app(app)
+    scheduler.start_where_pages_are_served(app)
+    return app

@@ -1,0 +1,1 @@
+"""What people drive: a view parses, calls one use case, commits once and responds."""

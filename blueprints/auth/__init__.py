@@ -1,0 +1,7 @@
+from flask import Blueprint
+
+blueprint = Blueprint("auth", __name__)
+
+from flask_login import LoginManager
+
+login_manager = LoginManager()

@@ -1,0 +1,1 @@
+"""The rules of the programme. Standard library only; nothing here does I/O or asks the time."""

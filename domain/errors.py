@@ -1,0 +1,36 @@
+"""What can be refused, as types. Blueprints, commands and jobs turn these into pages, lines and records."""
+
+
+class DormouseError(Exception):
+    """The base of every refusal a person may read: its text is one clear sentence."""
+
+
+class BadValue(DormouseError):
+    """A value that cannot be what it should be; the text names the thing and what would be right."""
+
+
+class NotFound(DormouseError):
+    """No such member, campaign, case or link."""
+
+
+class Refused(DormouseError):
+    """The present state does not allow this; the text says which state and what can be done."""
+
+
+class QuoteChanged(Refused):
+    """The price, date or kind shown on the come-back page no longer holds: nothing was ordered."""
+
+
+# What a billing provider can answer, see domain/ports.py.
+
+
+class BillingError(DormouseError):
+    """The provider did not do what was asked."""
+
+
+class BillingTemporary(BillingError):
+    """The outcome is unknown or the provider is busy: the same order is tried again with the same key."""
+
+
+class BillingPermanent(BillingError):
+    """The provider refused for good: an operator is shown the order and what to do."""

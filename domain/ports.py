@@ -1,0 +1,83 @@
+"""The outside world as this project sees it. Adapters implement these; app.py hands them over."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Protocol
+
+
+class Clock(Protocol):
+    """The only source of the present instant."""
+
+    def now(self) -> datetime:
+        """The present instant, aware, in UTC."""
+
+
+@dataclass(frozen=True, slots=True)
+class Mail:
+    """One message as it goes out, rendered. Addresses and header values hold no line breaks."""
+
+    to: str
+    subject: str
+    text: str
+    html: str
+    message_id: str
+    headers: Mapping[str, str]
+
+
+@dataclass(frozen=True, slots=True)
+class MailResult:
+    """What the server said. ``code`` is the SMTP reply code, or 0 when there was none.
+
+    ``accepted`` is true only for a positive reply to the final dot. A refusal is for good (``permanent``) or for now.
+    ``server_down`` says that nothing can be sent at the moment, so the attempt does not count against the message.
+    """
+
+    accepted: bool
+    code: int
+    reply: str
+    permanent: bool = False
+    server_down: bool = False
+
+
+class MailConnection(Protocol):
+    def send(self, mail: Mail) -> MailResult:
+        """Send one message; never raises for what a server, a line or an address does."""
+
+
+class Mailer(Protocol):
+    def connect(self) -> "MailSession": ...
+
+
+class MailSession(Protocol):
+    """A context manager around one reused connection."""
+
+    def __enter__(self) -> MailConnection: ...
+
+    def __exit__(self, *exc: object) -> None: ...
+
+
+@dataclass(frozen=True, slots=True)
+class BillingReceipt:
+    """What the provider says it has done: its reference, and the day of the next charge where there is one."""
+
+    reference: str
+    next_charge_at: datetime | None = None
+
+
+class Billing(Protocol):
+    """A billing provider. Each call is idempotent by ``key``; a failure is BillingTemporary or BillingPermanent."""
+
+    def stop(self, billing_ref: str, *, key: str, now: datetime) -> BillingReceipt:
+        """No further charge; access runs to the end of what is paid."""
+
+    def undo(self, billing_ref: str, *, key: str, now: datetime) -> BillingReceipt:
+        """Take a stop back while the paid period runs: charged again on the same day as before."""
+
+    def restart(
+        self, billing_ref: str, *, price_minor: int, currency: str, interval: str, key: str, now: datetime
+    ) -> BillingReceipt:
+        """Start paying again as of ``now``: a new billing date, charged once for the period that starts."""
+
+    def refund(self, billing_ref: str, *, since: datetime, key: str, now: datetime) -> BillingReceipt:
+        """Give back what was charged for periods that start at ``since`` or later."""

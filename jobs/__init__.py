@@ -1,0 +1,1 @@
+"""What time drives: which jobs there are, when each is due, who runs it."""

@@ -1,0 +1,34 @@
+"""Persistence: typed SQLAlchemy models, one family of tables a file."""
+
+from models.base import Base, db, for_writing
+from models.billing import BillingOrder, LocalCall, LocalCharge, LocalSubscription
+from models.campaign import Campaign, Case
+from models.event import Event
+from models.library import ListItem, Profile, SavedList
+from models.magic_link import MagicLink
+from models.member import Member
+from models.message import Message
+from models.running import Erasure, JobRun, Operator, UseFeed
+
+__all__ = [
+    "Base",
+    "BillingOrder",
+    "Campaign",
+    "Case",
+    "Erasure",
+    "Event",
+    "JobRun",
+    "ListItem",
+    "LocalCall",
+    "LocalCharge",
+    "LocalSubscription",
+    "MagicLink",
+    "Member",
+    "Message",
+    "Operator",
+    "Profile",
+    "SavedList",
+    "UseFeed",
+    "db",
+    "for_writing",
+]

@@ -1,0 +1,148 @@
+"""What all tables share: names of constraints, instants in UTC, ids, and how each database is opened."""
+
+from datetime import UTC, datetime
+from typing import Annotated, Any
+
+from flask_sqlalchemy import SQLAlchemy
+from sqlalchemy import (
+    BigInteger,
+    CheckConstraint,
+    DateTime,
+    Dialect,
+    Engine,
+    Integer,
+    MetaData,
+    String,
+    TypeDecorator,
+    event,
+)
+from sqlalchemy.engine import Connection
+from sqlalchemy.ext.compiler import compiles
+from sqlalchemy.orm import DeclarativeBase, Session, mapped_column, registry
+from sqlalchemy.sql import functions
+from sqlalchemy.sql.compiler import SQLCompiler
+
+BUSY_TIMEOUT_MS = 10_000
+
+
+class UTCDateTime(TypeDecorator[datetime]):
+    """An aware instant, kept and given back in UTC.
+
+    SQLite stores no offset and would silently drop it, so a naive value is refused on the way in and every value is
+    converted to UTC first; PostgreSQL answers in the session's zone and is converted back.
+    """
+
+    impl = DateTime(timezone=True)
+    cache_ok = True
+
+    def process_bind_param(self, value: datetime | None, dialect: Dialect) -> datetime | None:
+        if value is None:
+            return None
+        if value.tzinfo is None:
+            raise ValueError(f"{value!r} is naive: every instant needs an offset")
+        return value.astimezone(UTC)
+
+    def process_result_value(self, value: datetime | None, dialect: Dialect) -> datetime | None:
+        if value is None:
+            return None
+        return value.replace(tzinfo=UTC) if value.tzinfo is None else value.astimezone(UTC)
+
+    def process_literal_param(self, value: datetime | None, dialect: Dialect) -> str:
+        bound = self.process_bind_param(value, dialect)
+        return "NULL" if bound is None else f"'{bound:%Y-%m-%d %H:%M:%S.%f}'"
+
+
+class latest(functions.GenericFunction[datetime]):
+    """The latest of several instants, the first of which is never null: GREATEST, which SQLite calls max()."""
+
+    type = UTCDateTime()
+    inherit_cache = True
+
+
+@compiles(latest, "sqlite")
+def _latest_sqlite(element: latest, compiler: SQLCompiler, **kw: Any) -> str:
+    # max() is null as soon as one argument is; GREATEST of PostgreSQL skips nulls.
+    first, *others = [compiler.process(clause, **kw) for clause in element.clauses]
+    return f"max({', '.join([first, *(f'coalesce({other}, {first})' for other in others)])})"
+
+
+@compiles(latest, "postgresql")
+def _latest_postgresql(element: latest, compiler: SQLCompiler, **kw: Any) -> str:
+    return f"greatest({', '.join(compiler.process(clause, **kw) for clause in element.clauses)})"
+
+
+class random_id(functions.GenericFunction[str]):
+    """A new public_id, made by the database so that a set-based insert gets one for each row."""
+
+    type = String(32)
+    inherit_cache = False
+
+
+@compiles(random_id, "sqlite")
+def _random_id_sqlite(element: random_id, compiler: SQLCompiler, **kw: Any) -> str:
+    return "(lower(hex(randomblob(16))))"
+
+
+@compiles(random_id, "postgresql")
+def _random_id_postgresql(element: random_id, compiler: SQLCompiler, **kw: Any) -> str:
+    return "replace(gen_random_uuid()::text, '-', '')"
+
+
+class Base(DeclarativeBase):
+    registry = registry(
+        metadata=MetaData(
+            naming_convention={
+                "ix": "ix_%(table_name)s_%(column_0_N_name)s",
+                "uq": "uq_%(table_name)s_%(column_0_N_name)s",
+                "ck": "ck_%(table_name)s_%(constraint_name)s",
+                "fk": "fk_%(table_name)s_%(column_0_N_name)s",
+                "pk": "pk_%(table_name)s",
+            }
+        ),
+        type_annotation_map={datetime: UTCDateTime(), int: BigInteger().with_variant(Integer, "sqlite")},
+    )
+
+
+Id = Annotated[int, mapped_column(BigInteger().with_variant(Integer, "sqlite"), primary_key=True)]
+PublicId = Annotated[str, mapped_column(String(32), server_default=random_id(), unique=True)]
+
+db = SQLAlchemy(model_class=Base)
+
+
+def one_of(column: str, words: Any) -> CheckConstraint:
+    """A CHECK that holds a column to the words of an enumeration of domain/lifecycle.py."""
+    listed = ", ".join(f"'{word}'" for word in words)
+    return CheckConstraint(f"{column} IN ({listed})", name=column)
+
+
+def tune(engine: Engine) -> None:
+    """Set up a database as the design asks: on SQLite WAL, foreign keys, a busy timeout, and real transactions.
+
+    Python's sqlite3 opens transactions by itself and late; here SQLAlchemy does, so that a write can take its lock
+    before its first read (BEGIN IMMEDIATE): a deferred transaction that reads first fails when another has written.
+    """
+    if engine.dialect.name != "sqlite":
+        return
+
+    @event.listens_for(engine, "connect")
+    def _configure(connection: Any, record: Any) -> None:
+        connection.isolation_level = None
+        for pragma in (
+            f"busy_timeout = {BUSY_TIMEOUT_MS}",
+            "journal_mode = WAL",
+            "synchronous = NORMAL",
+            "foreign_keys = ON",
+            "secure_delete = ON",
+            "temp_store = MEMORY",
+        ):
+            connection.execute(f"PRAGMA {pragma}")
+
+    @event.listens_for(engine, "begin")
+    def _begin(connection: Connection) -> None:
+        mode = "IMMEDIATE" if connection.get_execution_options().get("for_writing") else "DEFERRED"
+        connection.exec_driver_sql(f"BEGIN {mode}")
+
+
+def for_writing(session: Session) -> None:
+    """Begin a transaction that will write. Call it before the session's first query."""
+    session.connection(execution_options={"for_writing": True})

@@ -1,0 +1,81 @@
+"""The outbox of billing orders, and the books of the ``local`` provider."""
+
+from datetime import datetime
+
+from sqlalchemy import ForeignKey, Index, String, Text, UniqueConstraint, text
+from sqlalchemy.orm import Mapped, mapped_column
+
+from domain.lifecycle import OrderKind, OrderState
+from models.base import Base, Id, PublicId, one_of
+
+
+class BillingOrder(Base):
+    """Something the provider must do. Written in the transaction of the decision, carried out by settle-billing."""
+
+    __tablename__ = "billing_order"
+
+    id: Mapped[Id]
+    public_id: Mapped[PublicId]
+    key: Mapped[str] = mapped_column(String(120), unique=True)
+    """The idempotency key: the decision's public_id and generation."""
+
+    member_id: Mapped[int] = mapped_column(ForeignKey("member.id"))
+    case_id: Mapped[int | None] = mapped_column(ForeignKey("member_case.id"))
+    kind: Mapped[str] = mapped_column(String(10))
+    billing_ref: Mapped[str | None] = mapped_column(String(200))
+    price_minor: Mapped[int | None]
+    currency: Mapped[str | None] = mapped_column(String(3))
+    billing_interval: Mapped[str | None] = mapped_column(String(10))
+    since: Mapped[datetime | None]
+    """Of a refund: charges for periods that start at this instant or later."""
+
+    created_at: Mapped[datetime]
+    due_at: Mapped[datetime]
+    state: Mapped[str] = mapped_column(String(10), server_default=OrderState.QUEUED)
+    attempts: Mapped[int] = mapped_column(server_default="0")
+    lease_token: Mapped[str | None] = mapped_column(String(32))
+    lease_until: Mapped[datetime | None]
+    receipt: Mapped[str | None] = mapped_column(String(200))
+    error: Mapped[str | None] = mapped_column(Text)
+    done_at: Mapped[datetime | None]
+
+    __table_args__ = (one_of("kind", OrderKind), one_of("state", OrderState))
+
+
+_unfinished = text("state IN ('queued', 'working')")
+Index("ix_billing_order_due", BillingOrder.due_at, sqlite_where=_unfinished, postgresql_where=_unfinished)
+Index("ix_billing_order_member_id", BillingOrder.member_id)
+
+
+class LocalSubscription(Base):
+    """A subscription in our own books (BILLING=local). It outlives the member's row: books are kept."""
+
+    __tablename__ = "local_subscription"
+
+    billing_ref: Mapped[str] = mapped_column(String(200), primary_key=True)
+    stopped_at: Mapped[datetime | None]
+    next_charge_at: Mapped[datetime | None]
+
+
+class LocalCharge(Base):
+    __tablename__ = "local_charge"
+    __table_args__ = (UniqueConstraint("billing_ref", "period_start"),)
+
+    id: Mapped[Id]
+    billing_ref: Mapped[str] = mapped_column(ForeignKey("local_subscription.billing_ref"))
+    period_start: Mapped[datetime]
+    amount_minor: Mapped[int]
+    currency: Mapped[str] = mapped_column(String(3))
+    charged_at: Mapped[datetime]
+    refunded_at: Mapped[datetime | None]
+
+
+class LocalCall(Base):
+    """What was answered under an idempotency key: asked again, the same is answered and nothing is done."""
+
+    __tablename__ = "local_call"
+
+    key: Mapped[str] = mapped_column(String(120), primary_key=True)
+    reference: Mapped[str] = mapped_column(String(64))
+    next_charge_at: Mapped[datetime | None]
+    called_at: Mapped[datetime]

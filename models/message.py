@@ -1,0 +1,56 @@
+"""The outbox of mail. A row is written in the transaction of the change that causes the mail, and never holds a link."""
+
+from datetime import datetime
+
+from sqlalchemy import CheckConstraint, ForeignKey, Index, SmallInteger, String, Text, text
+from sqlalchemy.orm import Mapped, mapped_column
+
+from domain.lifecycle import MessageState
+from domain.notices import Kind
+from models.base import Base, Id, PublicId, one_of
+
+
+class Message(Base):
+    __tablename__ = "message"
+
+    id: Mapped[Id]
+    public_id: Mapped[PublicId]
+    once_key: Mapped[str] = mapped_column(String(120), unique=True)
+    """What makes this mail this mail: a second insert of the same key is no second mail (design promise 5)."""
+
+    member_id: Mapped[int | None] = mapped_column(ForeignKey("member.id"))
+    case_id: Mapped[int | None] = mapped_column(ForeignKey("member_case.id"))
+    campaign_id: Mapped[int | None] = mapped_column(ForeignKey("campaign.id"))
+    operator_id: Mapped[int | None] = mapped_column(ForeignKey("operator.id"))
+    magic_link_id: Mapped[int | None] = mapped_column(ForeignKey("magic_link.id"))
+
+    kind: Mapped[str] = mapped_column(String(20))
+    locale: Mapped[str | None] = mapped_column(String(35))
+    to_address: Mapped[str | None] = mapped_column(String(320))
+    priority: Mapped[int] = mapped_column(SmallInteger)
+    created_at: Mapped[datetime]
+    due_at: Mapped[datetime]
+    deadline_at: Mapped[datetime | None]
+    """The deadline this mail names: stamped in the claim of a warning, else when the row is written."""
+
+    state: Mapped[str] = mapped_column(String(10), server_default=MessageState.QUEUED)
+    attempts: Mapped[int] = mapped_column(server_default="0")
+    lease_token: Mapped[str | None] = mapped_column(String(32))
+    lease_until: Mapped[datetime | None]
+    message_id: Mapped[str | None] = mapped_column(String(200))
+    smtp_reply: Mapped[str | None] = mapped_column(Text)
+    sent_at: Mapped[datetime | None]
+
+    __table_args__ = (
+        one_of("state", MessageState),
+        one_of("kind", Kind),
+        CheckConstraint("state <> 'sent' OR (sent_at IS NOT NULL AND smtp_reply IS NOT NULL)", name="sent_has_reply"),
+        CheckConstraint("(state = 'sending') = (lease_token IS NOT NULL)", name="sending_has_lease"),
+    )
+
+
+_queued, _sending = text("state = 'queued'"), text("state = 'sending'")
+Index("ix_message_queued", Message.priority, Message.due_at, sqlite_where=_queued, postgresql_where=_queued)
+Index("ix_message_sending", Message.lease_until, sqlite_where=_sending, postgresql_where=_sending)
+Index("ix_message_member_id", Message.member_id)
+Index("ix_message_case_id", Message.case_id)

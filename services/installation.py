@@ -1,0 +1,31 @@
+"""What this process was put together from: its settings and its ports. app.py makes it, everybody else asks for it."""
+
+from dataclasses import dataclass
+
+from flask import current_app
+
+from domain.ports import Billing, Clock, Mailer
+from settings import Settings
+
+
+@dataclass(frozen=True, slots=True)
+class Ports:
+    """Ports to use instead of the real ones, as tests do; None leaves the real one."""
+
+    clock: Clock | None = None
+    mailer: Mailer | None = None
+    billing: Billing | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Installation:
+    settings: Settings
+    clock: Clock
+    mailer: Mailer
+    billing: Billing
+
+
+def installed() -> Installation:
+    """The installation of the present application context."""
+    installation: Installation = current_app.extensions["dormouse"]
+    return installation

