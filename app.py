@@ -75,9 +75,9 @@ def create_app(settings: Settings | None = None, ports: Ports | None = None) -> 
     for page in PAGES:
         app.register_blueprint(page.blueprint)
     if settings.demo:
-        import blueprints.demo
+        from blueprints import demo
 
-        app.register_blueprint(blueprints.demo.blueprint)
+        app.register_blueprint(demo.blueprint)
     for part in (blueprints.banner, blueprints.errors, blueprints.headers, blueprints.language):
         part.init_app(app)
     commands.init_app(app)

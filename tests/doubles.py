@@ -41,6 +41,14 @@ class Received:
         return message
 
 
+class AnyPort(Controller):
+    """A controller on the port the system gave, which the original does not look up before it connects to itself."""
+
+    def _trigger_server(self) -> None:
+        self.port = self.server.sockets[0].getsockname()[1]
+        super()._trigger_server()
+
+
 class SmtpCatcher:
     """A real SMTP server on a free port. ``replies`` maps an address, or "*", to the reply its RCPT or DATA gets."""
 
@@ -49,7 +57,7 @@ class SmtpCatcher:
     def __init__(self) -> None:
         self.mails: list[Received] = []
         self.replies: dict[str, str] = {}
-        self._controller = Controller(self, hostname=self.host, port=0)
+        self._controller = AnyPort(self, hostname=self.host, port=0)
 
     def start(self) -> None:
         self._controller.start()
@@ -59,8 +67,7 @@ class SmtpCatcher:
 
     @property
     def port(self) -> int:
-        assert self._controller.server is not None
-        return int(self._controller.server.sockets[0].getsockname()[1])
+        return int(self._controller.port)
 
     def to(self, address: str) -> list[Received]:
         return [mail for mail in self.mails if address in mail.recipients]
