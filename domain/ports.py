@@ -30,6 +30,8 @@ class MailResult:
     """What the server said. ``code`` is the SMTP reply code, or 0 when there was none.
 
     ``accepted`` is true only for a positive reply to the final dot. A refusal is for good (``permanent``) or for now.
+    ``recipient_refused`` says that the refusal was of this address (the reply to RCPT), not of us or of the text: with
+    a permanent code of a mailbox (550, 551, 553) that is a hard bounce.
     ``server_down`` says that nothing can be sent at the moment, so the attempt does not count against the message.
     """
 
@@ -37,6 +39,7 @@ class MailResult:
     code: int
     reply: str
     permanent: bool = False
+    recipient_refused: bool = False
     server_down: bool = False
 
 

@@ -1,6 +1,6 @@
 """Persistence: typed SQLAlchemy models, one family of tables a file."""
 
-from models.base import Base, db, for_writing
+from models.base import Base, db, for_writing, insert
 from models.billing import BillingOrder, LocalCall, LocalCharge, LocalSubscription
 from models.campaign import Campaign, Case
 from models.event import Event
@@ -31,4 +31,5 @@ __all__ = [
     "UseFeed",
     "db",
     "for_writing",
+    "insert",
 ]

@@ -16,6 +16,7 @@ from sqlalchemy import (
     TypeDecorator,
     event,
 )
+from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.engine import Connection
 from sqlalchemy.ext.compiler import compiles
 from sqlalchemy.orm import DeclarativeBase, Session, mapped_column, registry
@@ -69,6 +70,23 @@ def _latest_sqlite(element: latest, compiler: SQLCompiler, **kw: Any) -> str:
 @compiles(latest, "postgresql")
 def _latest_postgresql(element: latest, compiler: SQLCompiler, **kw: Any) -> str:
     return f"greatest({', '.join(compiler.process(clause, **kw) for clause in element.clauses)})"
+
+
+class epoch(functions.GenericFunction[int]):
+    """An instant as whole seconds since 1970, for keys that name it."""
+
+    type = BigInteger()
+    inherit_cache = True
+
+
+@compiles(epoch, "sqlite")
+def _epoch_sqlite(element: epoch, compiler: SQLCompiler, **kw: Any) -> str:
+    return f"CAST(strftime('%s', {compiler.process(element.clauses, **kw)}) AS INTEGER)"
+
+
+@compiles(epoch, "postgresql")
+def _epoch_postgresql(element: epoch, compiler: SQLCompiler, **kw: Any) -> str:
+    return f"CAST(extract(epoch FROM {compiler.process(element.clauses, **kw)}) AS BIGINT)"
 
 
 class random_id(functions.GenericFunction[str]):
@@ -141,6 +159,12 @@ def tune(engine: Engine) -> None:
     def _begin(connection: Connection) -> None:
         mode = "IMMEDIATE" if connection.get_execution_options().get("for_writing") else "DEFERRED"
         connection.exec_driver_sql(f"BEGIN {mode}")
+
+
+def insert(session: Session, table: type[DeclarativeBase]) -> Any:
+    """INSERT of the session's own dialect, which knows ON CONFLICT."""
+    construct = sqlite.insert if session.get_bind().dialect.name == "sqlite" else postgresql.insert
+    return construct(table)
 
 
 def for_writing(session: Session) -> None:

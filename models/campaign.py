@@ -84,6 +84,8 @@ class Case(Base):
     answered_through: Mapped[str | None] = mapped_column(String(10))
     answer_note: Mapped[str | None] = mapped_column(String(500))
     wording_version: Mapped[str | None] = mapped_column(String(20))
+    kept_before_at: Mapped[datetime | None]
+    """The member's last keep before this case's: what changing the answer to lapse puts back."""
     not_mine_at: Mapped[datetime | None]
     """Somebody said on the page: this is not mine, or the member has died. An operator looks at it."""
 

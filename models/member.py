@@ -55,6 +55,8 @@ class Member(Base):
     lapsed_at: Mapped[datetime | None]
     access_ends_at: Mapped[datetime | None]
     keep_until: Mapped[datetime | None]
+    erase_requested_at: Mapped[datetime | None]
+    """The member asked to be erased: done as soon as no billing order is unfinished."""
     purged_at: Mapped[datetime | None]
     session_generation: Mapped[int] = mapped_column(server_default="1")
 
