@@ -1,0 +1,300 @@
+"""Facts into words, in the language of the present locale: a request's, or the one ``in_language`` sets.
+
+Every page, banner and mail words dates, money and decisions here, so that they say the same. English and German; the
+English text is the msgid. Days are named in the service's time zone.
+"""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import date, datetime, timedelta, tzinfo
+from typing import Literal
+
+from babel.dates import format_date, format_time, get_timezone_name
+from babel.numbers import format_currency, get_currency_precision
+from flask_babel import force_locale, get_locale, gettext, ngettext
+
+from domain.dates import local_day, months_between, named_day
+from domain.lifecycle import Rule
+from domain.money import Money, to_decimal
+from domain.policy import Code
+from services.installation import installed
+
+Language = Literal["en", "de"]
+LANGUAGES: tuple[Language, ...] = ("en", "de")
+
+# Day before month in English too: members of one service read the same order in both languages.
+_DAY = {"en": "d MMMM", "de": "d. MMMM"}
+_SHORT = {"en": "d MMMM y", "de": "d. MMMM y"}
+_LONG = {"en": "EEEE, d MMMM y", "de": "EEEE, d. MMMM y"}
+
+
+def supported(locale: str | None) -> Language:
+    """The language to write to somebody whose locale is this BCP 47 tag: theirs if there is one, else the service's."""
+    primary = (locale or "").replace("_", "-").partition("-")[0].lower()
+    for language in LANGUAGES:
+        if language == primary:
+            return language
+    return installed().settings.default_locale
+
+
+@contextmanager
+def in_language(locale: str | None) -> Iterator[Language]:
+    """Everything inside is worded in ``supported(locale)``; needs an application context, no request."""
+    language = supported(locale)
+    with force_locale(language):
+        yield language
+
+
+def _(text: str, **values: str) -> str:
+    """gettext, which has no types of its own."""
+    return str(gettext(text, **values))
+
+
+def language() -> Language:
+    """The language of the present locale."""
+    found = get_locale()
+    return "de" if found is not None and found.language == "de" else "en"
+
+
+# Days
+
+
+def long_date(day: date, zone: tzinfo) -> str:
+    """ "Tuesday, 30 June 2026", of a day or of an instant."""
+    return _formatted(day, zone, _LONG)
+
+
+def short_date(day: date, zone: tzinfo) -> str:
+    """ "30 June 2026", of a day or of an instant."""
+    return _formatted(day, zone, _SHORT)
+
+
+def last_day(bound: datetime, zone: tzinfo) -> str:
+    """ "Tuesday, 30 June 2026", of an exclusive bound such as a deadline or a keep-until: the last day before it."""
+    return _formatted(named_day(bound, zone), zone, _LONG)
+
+
+def last_day_short(bound: datetime, zone: tzinfo) -> str:
+    """ "30 June 2026", of an exclusive bound."""
+    return _formatted(named_day(bound, zone), zone, _SHORT)
+
+
+def up_to_and_including(bound: datetime, zone: tzinfo) -> str:
+    """ "up to and including 30 June", of an exclusive bound."""
+    return _("up to and including %(day)s", day=_formatted(named_day(bound, zone), zone, _DAY))
+
+
+def date_and_time(instant: datetime, zone: tzinfo) -> str:
+    """ "Wednesday, 3 June 2026, 12:00 (Central European Summer Time)"."""
+    local = instant.astimezone(zone)
+    return _(
+        "%(day)s, %(time)s (%(zone)s)",
+        day=_formatted(local.date(), zone, _LONG),
+        time=format_time(local, "HH:mm", locale=language()),
+        zone=zone_name(local, zone),
+    )
+
+
+def end_of_day(bound: datetime, zone: tzinfo) -> str:
+    """ "Tuesday, 30 June 2026, 24:00 (Central European Summer Time)", of an exclusive bound."""
+    return _(
+        "%(day)s, %(time)s (%(zone)s)",
+        day=last_day(bound, zone),
+        time="24:00",
+        zone=zone_name(bound - timedelta(microseconds=1), zone),
+    )
+
+
+def zone_name(instant: datetime, zone: tzinfo) -> str:
+    """ "Central European Summer Time": what the service's zone is called at that instant."""
+    return get_timezone_name(instant.astimezone(zone), "long", locale=language())
+
+
+def count_months(count: int) -> str:
+    return str(ngettext("%(num)d month", "%(num)d months", count))
+
+
+def _formatted(day: date, zone: tzinfo, patterns: dict[str, str]) -> str:
+    if isinstance(day, datetime):
+        day = local_day(day, zone)
+    return format_date(day, patterns[language()], locale=language())
+
+
+# Money
+
+
+def money(minor: int, currency: str) -> str:
+    """ "€12.99", of minor units."""
+    amount = to_decimal(minor, get_currency_precision(currency))
+    return format_currency(amount, currency, locale=language())
+
+
+def price(minor: int | None, currency: str | None, interval: str | None) -> str:
+    """ "€12.99 a month"; without a price "free of charge"."""
+    if not minor or currency is None:
+        return _("free of charge")
+    amount = money(minor, currency)
+    match interval:
+        case "week":
+            return _("%(amount)s a week", amount=amount)
+        case "month":
+            return _("%(amount)s a month", amount=amount)
+        case "quarter":
+            return _("%(amount)s a quarter", amount=amount)
+        case "year":
+            return _("%(amount)s a year", amount=amount)
+    return _("%(amount)s for each billing period", amount=amount)
+
+
+def paid_since(
+    price_minor: int | None, currency: str | None, interval: str | None, since: datetime, now: datetime, zone: tzinfo
+) -> Money | None:
+    """About what was paid since a day: the present price times the whole billing periods; None if that says nothing.
+
+    An estimate from the present price (it may have changed meanwhile), so it is always called "about": ``about``.
+    """
+    if not price_minor or currency is None:
+        return None
+    first, today = local_day(since, zone), local_day(now, zone)
+    months = months_between(first, today)
+    periods = {"week": (today - first).days // 7, "month": months, "quarter": months // 3, "year": months // 12}
+    count = periods.get(interval or "", 0)
+    return Money(price_minor, currency).times(count) if count > 0 else None
+
+
+def about(amount: Money) -> str:
+    """ "about €194.85"."""
+    return _("about %(amount)s", amount=money(amount.minor, amount.currency))
+
+
+# Decisions
+
+
+def decision_sentence(
+    code: Code | Rule | str,
+    *,
+    joined_at: datetime | None,
+    last_used_at: datetime | None,
+    sign_of_life_at: datetime | None,
+    months: int,
+    zone: tzinfo,
+) -> str:
+    """Why a member is in or out, for operators, in the third person.
+
+    ``months`` are the whole months since the sign of life. Facts that a purge has erased are None.
+    """
+    words = _words(joined_at, last_used_at, sign_of_life_at, months, zone)
+    match str(code):
+        case "never_used" if words is None:
+            return _("No use was on record; the dates have been erased.")
+        case "stopped_using" if words is None:
+            return _("There was no use for a long time; the dates have been erased.")
+        case "never_used" if words and sign_of_life_at == joined_at:
+            return _("Joined on %(joined)s and has not used it since: %(months)s.", **words)
+        case "never_used" if words:
+            return _(
+                "Joined on %(joined)s and has never used it; last sign of life on %(sign)s: %(months)s ago.", **words
+            )
+        case "stopped_using" if words and sign_of_life_at == last_used_at:
+            return _("Last used on %(used)s and not since: %(months)s.", **words)
+        case "stopped_using" if words:
+            return _("Last used on %(used)s; last sign of life on %(sign)s: %(months)s ago.", **words)
+        case "own_wish":
+            return _("Ended the membership without having been asked.")
+        case "not_active":
+            return _("The membership is not active.")
+        case "exempt_by_operator":
+            return _("Exempt: an operator decided so.")
+        case "exempt_by_import":
+            return _("Exempt: the member file says so.")
+        case "exempt_plan":
+            return _("Exempt: the programme leaves this plan alone.")
+        case "free":
+            return _("Pays nothing.")
+        case "trial":
+            return _("Is in a trial period and pays nothing yet.")
+        case "paused":
+            return _("The subscription is paused.")
+        case "past_due":
+            return _("A payment is overdue; the programme leaves that to the service.")
+        case "subscription_ended":
+            return _("The subscription has ended already.")
+        case "use_unknown":
+            return _("Use has not been recorded for long enough to tell.")
+        case "recent" if words and months > 0:
+            return _("Last sign of life on %(sign)s: %(months)s ago.", **words)
+        case "recent" if words:
+            return _("Last sign of life on %(sign)s: less than a month ago.", **words)
+    raise ValueError(f"there are no words for {code!r}")
+
+
+def decision_sentence_to_member(
+    code: Code | Rule | str,
+    *,
+    service: str,
+    joined_at: datetime | None,
+    last_used_at: datetime | None,
+    sign_of_life_at: datetime | None,
+    months: int,
+    zone: tzinfo,
+) -> str:
+    """The same for the member, in the second person and in members' words."""
+    words = _words(joined_at, last_used_at, sign_of_life_at, months, zone)
+    named = {**(words or {}), "service": service}
+    match str(code):
+        case "never_used" | "stopped_using" if words is None:
+            return _("You had not used %(service)s for a long time.", service=service)
+        case "never_used" if sign_of_life_at == joined_at:
+            return _("You joined on %(joined)s and have not used %(service)s since: %(months)s.", **named)
+        case "never_used":
+            return _(
+                "You joined on %(joined)s and have not used %(service)s. We last heard from you on %(sign)s,"
+                " %(months)s ago.",
+                **named,
+            )
+        case "stopped_using" if sign_of_life_at == last_used_at:
+            return _("You last used %(service)s on %(used)s and not since: %(months)s.", **named)
+        case "stopped_using":
+            return _(
+                "You last used %(service)s on %(used)s. We last heard from you on %(sign)s, %(months)s ago.", **named
+            )
+        case "own_wish":
+            return _("You asked us to end your membership.")
+        case "not_active":
+            return _("Your membership is not active.")
+        case "exempt_by_operator" | "exempt_by_import" | "exempt_plan":
+            return _("Your membership is not part of this programme: it continues without being asked about.")
+        case "free":
+            return _("You pay nothing for your membership, so there is nothing to ask.")
+        case "trial":
+            return _("You are in a trial period and pay nothing yet, so there is nothing to ask.")
+        case "paused":
+            return _("Your membership is paused, so there is nothing to ask.")
+        case "past_due":
+            return _("A payment is overdue; until that is settled we do not ask about your membership.")
+        case "subscription_ended":
+            return _("Your subscription has ended already.")
+        case "use_unknown":
+            return _("We have not recorded use for long enough to tell whether you use %(service)s.", **named)
+        case "recent" if words and months > 0:
+            return _("We last heard from you on %(sign)s, %(months)s ago, so there is nothing to ask.", **named)
+        case "recent" if words:
+            return _("We last heard from you on %(sign)s, less than a month ago, so there is nothing to ask.", **named)
+    raise ValueError(f"there are no words for {code!r}")
+
+
+def _words(
+    joined_at: datetime | None,
+    last_used_at: datetime | None,
+    sign_of_life_at: datetime | None,
+    months: int,
+    zone: tzinfo,
+) -> dict[str, str] | None:
+    if joined_at is None or sign_of_life_at is None:
+        return None
+    return {
+        "joined": short_date(joined_at, zone),
+        "used": short_date(last_used_at or joined_at, zone),
+        "sign": short_date(sign_of_life_at, zone),
+        "months": count_months(months),
+    }
