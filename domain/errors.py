@@ -21,6 +21,10 @@ class QuoteChanged(Refused):
     """The price, date or kind shown on the come-back page no longer holds: nothing was ordered."""
 
 
+class TooMany(Refused):
+    """Asked too often; the text says when it can be asked again."""
+
+
 # What a billing provider can answer, see domain/ports.py.
 
 

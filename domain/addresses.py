@@ -1,0 +1,16 @@
+"""When two e-mail addresses are the same address."""
+
+import unicodedata
+
+
+def address_key(email: str) -> str:
+    """What addresses are compared by: NFC, casefolded, the host in its ASCII form (IDNA), no space around it.
+
+    Computed here because databases fold differently. A host that has no ASCII form stays as it is written.
+    """
+    folded = unicodedata.normalize("NFC", unicodedata.normalize("NFC", email.strip()).casefold())
+    local, at, host = folded.rpartition("@")
+    try:
+        return f"{local}{at}{host.encode('idna').decode('ascii')}"
+    except UnicodeError:
+        return folded

@@ -1,0 +1,219 @@
+"""Random links for one purpose: to sign in, to be erased, to come back.
+
+A token exists in its mail and nowhere else: the database keeps its SHA-256, minted in the claim of the mail. A link
+serves its purpose only, until it expires, once, and only while its member has the address it was made for.
+"""
+
+import hmac
+import secrets
+from datetime import datetime, timedelta
+from hashlib import sha256
+
+from sqlalchemy import ColumnElement, and_, delete, exists, func, select, update
+from sqlalchemy.orm import Session
+
+from domain.addresses import address_key
+from domain.errors import TooMany
+from domain.lifecycle import MemberStatus
+from domain.links import (
+    LIFETIME,
+    SIGN_IN_MAILS_PER_ADDRESS_AN_HOUR,
+    SIGN_IN_MAILS_PER_IP_AN_HOUR,
+    Purpose,
+)
+from domain.notices import Kind
+from models import MagicLink, Member
+from services import outbox
+from settings import Settings
+
+HOUR = timedelta(hours=1)
+
+
+def request_sign_in(session: Session, settings: Settings, email: str, ip: str, now: datetime) -> None:
+    """Queue a sign-in mail, if this address belongs to a membership, whatever its state.
+
+    Nothing that comes back, and nothing that takes time, tells whether it does. An address gets five mails an hour;
+    further requests are passed over in silence. Raises TooMany when one IP asks for more than thirty an hour, which
+    says nothing about any address.
+    """
+    address = _digest(address_key(email))
+    origin = hmac.new(settings.secret_key.encode(), ip.encode(), sha256).hexdigest()
+    _forget_strangers(session, now)
+    by_origin, by_address = session.execute(
+        select(
+            select(func.count())
+            .where(MagicLink.ip_digest == origin, MagicLink.created_at > now - HOUR)
+            .scalar_subquery(),
+            _asked_lately(Purpose.SIGN_IN, address, now),
+        )
+    ).one()
+    if by_origin >= SIGN_IN_MAILS_PER_IP_AN_HOUR:
+        raise TooMany("Too many sign-in mails were asked for from here. Please try again in an hour.")
+    if by_address >= SIGN_IN_MAILS_PER_ADDRESS_AN_HOUR:
+        return
+
+    # Several may share an address: one mail goes out, and signing in asks which membership is meant.
+    member = session.scalar(
+        select(Member)
+        .where(Member.email_key == address_key(email))
+        .order_by(Member.status != MemberStatus.ACTIVE, Member.id)
+        .limit(1)
+    )
+    link = MagicLink(
+        purpose=Purpose.SIGN_IN,
+        member_id=None if member is None else member.id,
+        address_digest=address,
+        ip_digest=origin,
+        created_at=now,
+        expires_at=now + LIFETIME[Purpose.SIGN_IN],
+    )
+    session.add(link)
+    session.flush()
+    with session.begin_nested() as savepoint:
+        outbox.put(
+            session,
+            kind=Kind.SIGN_IN,
+            once_key=f"sign_in:{secrets.token_hex(16)}",
+            now=now,
+            member=member or Member(email=email),
+            magic_link_id=link.id,
+        )
+        if member is None:
+            # For a stranger the same statements run, take as long, and are taken back.
+            savepoint.rollback()
+
+
+def request_erase(session: Session, member: Member, now: datetime) -> bool:
+    """Queue the mail that asks a signed-in member to confirm the erasure. False: five an hour are enough."""
+    if member.email is None:
+        return False
+    address = _digest(address_key(member.email))
+    asked = session.execute(select(_asked_lately(Purpose.ERASE, address, now))).scalar_one()
+    if asked >= SIGN_IN_MAILS_PER_ADDRESS_AN_HOUR:
+        return False
+    link = MagicLink(
+        purpose=Purpose.ERASE,
+        member_id=member.id,
+        address_digest=address,
+        created_at=now,
+        expires_at=now + LIFETIME[Purpose.ERASE],
+    )
+    session.add(link)
+    session.flush()
+    once_key = f"erase_confirm:{secrets.token_hex(16)}"
+    return outbox.put(
+        session, kind=Kind.ERASE_CONFIRM, once_key=once_key, now=now, member=member, magic_link_id=link.id
+    )
+
+
+def mint(session: Session, purpose: Purpose, member_id: int, address: str, expires_at: datetime, now: datetime) -> str:
+    """A new link's token. Call it in the claim of the mail that carries it: only its hash is stored."""
+    token = _new_token()
+    session.add(
+        MagicLink(
+            purpose=purpose,
+            member_id=member_id,
+            token_hash=_digest(token),
+            address_digest=_digest(address_key(address)),
+            created_at=now,
+            expires_at=expires_at,
+        )
+    )
+    session.flush()
+    return token
+
+
+def mint_into(session: Session, link_id: int) -> str:
+    """The token of a link that was asked for, in the claim of its mail. A mail claimed again gets another one."""
+    token = _new_token()
+    session.execute(
+        update(MagicLink)
+        .where(MagicLink.id == link_id, MagicLink.used_at.is_(None))
+        .values(token_hash=_digest(token))
+        .execution_options(synchronize_session=False)
+    )
+    return token
+
+
+def look(session: Session, purpose: Purpose, token: str, now: datetime) -> MagicLink | None:
+    """The link behind a token if it can be used now; looking never consumes."""
+    found = session.execute(
+        select(MagicLink, Member.email_key)
+        .join(Member, Member.id == MagicLink.member_id)
+        .where(_usable(purpose, token, now))
+        .execution_options(populate_existing=True)
+    ).one_or_none()
+    if found is None:
+        return None
+    link, key = found
+    return link if key is not None and hmac.compare_digest(_digest(key), link.address_digest) else None
+
+
+def consume(session: Session, purpose: Purpose, token: str, now: datetime) -> MagicLink | None:
+    """Use a link up. Of two at once one gets it and the other None, as does whoever comes too late."""
+    link = look(session, purpose, token, now)
+    if link is None:
+        return None
+    # The digest cannot be computed by the database, so the address that was compared is a condition of the statement.
+    key = session.scalar(select(Member.email_key).where(Member.id == link.member_id))
+    if key is None or _digest(key) != link.address_digest:
+        return None
+    consumed = session.execute(
+        update(MagicLink)
+        .where(
+            _usable(purpose, token, now),
+            exists().where(Member.id == MagicLink.member_id, Member.email_key == key),
+        )
+        .values(used_at=now)
+        .execution_options(synchronize_session=False)
+    )
+    if consumed.rowcount != 1:
+        return None
+    session.refresh(link)
+    return link
+
+
+def memberships(session: Session, link: MagicLink) -> list[Member]:
+    """Everybody at the address a sign-in link was sent to, the active first: who holds the mailbox may be any of them."""
+    owner = select(Member.email_key).where(Member.id == link.member_id).scalar_subquery()
+    return list(
+        session.scalars(
+            select(Member)
+            .where(Member.email_key == owner)
+            .order_by(Member.status != MemberStatus.ACTIVE, Member.plan, Member.id)
+        )
+    )
+
+
+def _usable(purpose: Purpose, token: str, now: datetime) -> ColumnElement[bool]:
+    return and_(
+        MagicLink.token_hash == _digest(token),
+        MagicLink.purpose == purpose,
+        MagicLink.used_at.is_(None),
+        MagicLink.expires_at > now,
+    )
+
+
+def _asked_lately(purpose: Purpose, address: str, now: datetime) -> ColumnElement[int]:
+    return (
+        select(func.count())
+        .where(MagicLink.address_digest == address, MagicLink.purpose == purpose, MagicLink.created_at > now - HOUR)
+        .scalar_subquery()
+    )
+
+
+def _forget_strangers(session: Session, now: datetime) -> None:
+    """Requests with addresses that nobody has count for an hour and are of no use to anybody after it."""
+    session.execute(
+        delete(MagicLink)
+        .where(MagicLink.member_id.is_(None), MagicLink.created_at <= now - HOUR)
+        .execution_options(synchronize_session=False)
+    )
+
+
+def _new_token() -> str:
+    return secrets.token_urlsafe(32)
+
+
+def _digest(text: str) -> str:
+    return sha256(text.encode()).hexdigest()
