@@ -1,0 +1,79 @@
+"""What makes a silent case still right, as one condition, and what every change of a case starts with.
+
+Claim, reminder, banner, page and month end all use ``facts_hold``: there is no second place that says when a case may
+still be acted on.
+"""
+
+import secrets
+from typing import Any
+
+from sqlalchemy import ColumnElement, and_, case, func, literal_column, select
+from sqlalchemy.orm import Session
+
+from domain.lifecycle import CaseState, MailState
+from models import Case, Member
+from models.member import paying_and_not_exempt
+from services.selection import not_exempt_plan
+from settings import Settings
+
+
+def facts_hold(settings: Settings) -> ColumnElement[bool]:
+    """The case is live and silent, and its member is as found: no sign of life since, paying, not exempt, reachable.
+
+    Both Member and Case have to be in the statement, joined.
+    """
+    return and_(
+        Case.closed_at.is_(None),
+        Case.answer.is_(None),
+        paying_and_not_exempt(),
+        not_exempt_plan(settings.exempt_plans),
+        Member.last_sign_of_life_at == Case.found_sign_of_life_at,
+        Member.mail_state == literal_column("'good'"),
+        Member.email == Case.address,
+    )
+
+
+def why_not(settings: Settings) -> ColumnElement[str | None]:
+    """How a live, silent case ends whose facts no longer hold; null where they do, or where only the address is new."""
+    return case(
+        (Member.last_sign_of_life_at > Case.found_sign_of_life_at, CaseState.RETURNED),
+        (Member.operator_exempt_reason.is_not(None), CaseState.EXEMPTED),
+        (Member.exempt_reason.is_not(None), CaseState.EXEMPTED),
+        (~not_exempt_plan(settings.exempt_plans), CaseState.EXEMPTED),
+        (~paying_and_not_exempt(), CaseState.WITHDRAWN),
+        (Member.price_minor.is_(None), CaseState.WITHDRAWN),
+        (Member.last_sign_of_life_at != Case.found_sign_of_life_at, CaseState.WITHDRAWN),
+        (Member.mail_state != MailState.GOOD, CaseState.UNREACHABLE),
+        else_=None,
+    )
+
+
+def lock(session: Session, member_id: int) -> Member | None:
+    """The member's row, locked where the database locks rows, and read anew. Always before the case's."""
+    return session.scalar(
+        select(Member).where(Member.id == member_id).with_for_update().execution_options(populate_existing=True)
+    )
+
+
+def live_case(session: Session, member_id: int) -> Case | None:
+    return session.scalar(
+        select(Case)
+        .where(Case.member_id == member_id, Case.closed_at.is_(None))
+        .with_for_update()
+        .execution_options(populate_existing=True)
+    )
+
+
+def lock_members(session: Session, members: Any) -> None:
+    """Lock the rows of a selectable of member ids in the order of ids, so that two who do it never deadlock.
+
+    Only PostgreSQL needs it: on SQLite a writing transaction is alone. Nothing is fetched.
+    """
+    if session.get_bind().dialect.name == "postgresql":
+        locked = select(Member.id).where(Member.id.in_(members)).order_by(Member.id).with_for_update().subquery()
+        session.execute(select(func.count()).select_from(locked))
+
+
+def new_batch() -> str:
+    """The name of one window's work, by which the following statements know its rows."""
+    return secrets.token_hex(16)

@@ -1,0 +1,42 @@
+"""Which link a mail carries. Random ones are minted here, in the claim of their mail: no outbox row ever holds one."""
+
+from datetime import datetime
+
+from sqlalchemy.orm import Session
+
+from domain.links import Purpose
+from domain.notices import Kind
+from models import Case, Member, Message
+from services import check_in, magic_links
+from settings import Settings
+
+CHECK_IN = frozenset(
+    {
+        Kind.WARNING,
+        Kind.REMINDER,
+        Kind.LAST_CALL,
+        Kind.DEADLINE_MOVED,
+        Kind.RECEIPT_KEEP,
+        Kind.RECEIPT_LAPSE,
+        Kind.USED_AFTER_END,
+    }
+)
+COME_BACK = frozenset({Kind.LAPSED, Kind.LAST_CHANCE})
+ON_REQUEST = {Kind.SIGN_IN: "sign-in", Kind.ERASE_CONFIRM: "account/erase"}
+
+
+def for_message(
+    session: Session, settings: Settings, message: Message, member: Member | None, case: Case | None, now: datetime
+) -> str | None:
+    """The absolute link of this message, or None for a mail that needs none."""
+    kind = Kind(message.kind)
+    if kind in CHECK_IN and case is not None:
+        token = check_in.token(settings, case.public_id, case.address_generation)
+        return f"{settings.public_url}/check-in/{token}"
+    if kind in COME_BACK and member is not None and member.keep_until is not None and member.email is not None:
+        token = magic_links.mint(session, Purpose.COME_BACK, member.id, member.email, member.keep_until, now)
+        return f"{settings.public_url}/come-back/{token}"
+    if kind in ON_REQUEST and message.magic_link_id is not None:
+        token = magic_links.mint_into(session, message.magic_link_id)
+        return f"{settings.public_url}/{ON_REQUEST[kind]}/{token}"
+    return None
