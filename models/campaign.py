@@ -90,8 +90,8 @@ class Case(Base):
     """Somebody said on the page: this is not mine, or the member has died. An operator looks at it."""
 
     closed_at: Mapped[datetime | None]
-    closed_batch: Mapped[str | None] = mapped_column(String(32))
-    """The window of a close that ended it: what follows (order, mail, event) is written for exactly these rows."""
+    batch: Mapped[str | None] = mapped_column(String(32))
+    """The set-based step that last changed it: what follows (order, mail, event) is written for exactly these rows."""
 
     member: Mapped[Member] = relationship()
     campaign: Mapped[Campaign | None] = relationship()

@@ -146,9 +146,7 @@ def not_mine(session: Session, case_id: int, now: datetime) -> None:
         events.record(
             session, "said_not_mine", now, member_id=case.member_id, case_id=case.id, campaign_id=case.campaign_id
         )
-    outbox.put_to_operators(
-        session, Kind.NEEDS_ATTENTION, f"needs_attention:not_mine:{case.public_id}", now, case=case
-    )
+    outbox.put_to_operators(session, Kind.NEEDS_ATTENTION, f"needs_attention:not_mine:{case.public_id}", now, case=case)
 
 
 def exempt(session: Session, member_id: int, reason: str | None, now: datetime) -> None:
@@ -187,7 +185,7 @@ def _reopen(session: Session, settings: Settings, case: Case, now: datetime) -> 
         raise Refused("This round is over; sign in to see what holds now and to change it.")
     case.state = CaseState.OPEN
     case.closed_at = None
-    case.closed_batch = None
+    case.batch = None
     session.flush()
     events.record(
         session, "case_reopened", now, member_id=case.member_id, case_id=case.id, campaign_id=case.campaign_id

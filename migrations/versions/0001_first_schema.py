@@ -240,7 +240,7 @@ def upgrade() -> None:
     sa.Column('kept_before_at', sa.DateTime(timezone=True), nullable=True),
     sa.Column('not_mine_at', sa.DateTime(timezone=True), nullable=True),
     sa.Column('closed_at', sa.DateTime(timezone=True), nullable=True),
-    sa.Column('closed_batch', sa.String(length=32), nullable=True),
+    sa.Column('batch', sa.String(length=32), nullable=True),
     sa.CheckConstraint("(state = 'open') = (closed_at IS NULL)", name=op.f('ck_member_case_live_until_closed')),
     sa.CheckConstraint("answer IN ('keep', 'lapse')", name=op.f('ck_member_case_answer')),
     sa.CheckConstraint("answered_through IN ('link', 'account', 'public', 'operator', 'silence')", name=op.f('ck_member_case_answered_through')),

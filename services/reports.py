@@ -1,0 +1,204 @@
+"""What operators look at before and during a round: the forecast, and where a campaign stands. Reads only."""
+
+from dataclasses import dataclass
+from datetime import date, datetime
+from typing import Any
+
+import sqlalchemy as sa
+from sqlalchemy import Row, func, select
+from sqlalchemy.orm import Session
+
+from domain import dates
+from domain.errors import NotFound
+from domain.lifecycle import CampaignState, CaseState, HoldReason
+from domain.policy import DORMANT, Code
+from models import Campaign, Case, Member, Message
+from services import breaker
+from services.campaigns import askable
+from services.selection import dormant, reason
+from settings import Settings
+
+LIVE_CASE = "live_case"
+UNREACHABLE = "unreachable"
+
+
+@dataclass(frozen=True, slots=True)
+class Preview:
+    """Who would be in at ``at``, why the others are out, and the money that is at stake each month and year."""
+
+    at: datetime
+    members: int
+    dormant: int
+    by_rule: dict[str, int]
+    out_by_reason: dict[str, int]
+    paying: int
+    percent_of_paying: float
+    money: list[dict[str, Any]]
+    """A row for each currency and billing interval: currency, interval, members, amount_minor (of one interval)."""
+    deadline_at: datetime
+    hold: breaker.Hold | None
+
+
+def preview(session: Session, settings: Settings, now: datetime) -> Preview:
+    """The forecast of a campaign that would be drafted at ``now``: counts by the one rule, each reason on its own."""
+    code = reason(settings.policy, now)
+    reachable, no_live_case = askable(now)
+    verdict = sa.case(
+        (code.not_in([str(c) for c in DORMANT]), code),
+        (~reachable, UNREACHABLE),
+        (~no_live_case, LIVE_CASE),
+        else_=code,
+    ).label("verdict")
+    counted = session.execute(select(verdict, func.count()).where(Member.status != "purged").group_by(verdict)).all()
+    counts = {str(word): count for word, count in counted}
+    by_rule = {str(rule): counts.pop(rule, 0) for rule in (Code.NEVER_USED, Code.STOPPED_USING)}
+    total = sum(by_rule.values())
+    chosen = dormant(
+        settings.policy, now, [Member.currency, Member.billing_interval, Member.price_minor], *askable(now)
+    ).subquery()
+    money = session.execute(
+        select(chosen.c.currency, chosen.c.billing_interval, func.count(), func.sum(chosen.c.price_minor))
+        .group_by(chosen.c.currency, chosen.c.billing_interval)
+        .order_by(func.count().desc())
+    ).all()
+    paying = breaker.count_paying(session)
+    would_be = Campaign(month=dates.month_of(now, settings.zone), released={})
+    return Preview(
+        at=now,
+        members=total + sum(counts.values()),
+        dormant=total,
+        by_rule=by_rule,
+        out_by_reason=dict(sorted(counts.items(), key=lambda item: -item[1])),
+        paying=paying,
+        percent_of_paying=round(100 * total / paying, 2) if paying else 0.0,
+        money=[
+            {"currency": currency, "interval": interval, "members": count, "amount_minor": int(amount)}
+            for currency, interval, count, amount in money
+        ],
+        deadline_at=dates.month_end_with_notice(now, settings.min_notice_days, settings.zone),
+        hold=breaker.check(session, settings, would_be, total, now),
+    )
+
+
+def dormant_rows(session: Session, settings: Settings, now: datetime) -> Any:
+    """The dormant one by one, as a stream of rows in the order of the preview's CSV."""
+    columns = [
+        Member.external_id,
+        Member.joined_at,
+        Member.last_used_at,
+        Member.last_sign_of_life_at,
+        Member.price_minor,
+        Member.currency,
+    ]
+    selected = dormant(settings.policy, now, columns, *askable(now))
+    result = session.execute(selected.execution_options(yield_per=1000))
+    return (_as_mapping(row) for row in result)
+
+
+def _as_mapping(row: Row[Any]) -> dict[str, Any]:
+    return dict(row._mapping)
+
+
+@dataclass(frozen=True, slots=True)
+class Status:
+    """Where a campaign stands. ``totals`` has cases by state and messages by state, over all kinds."""
+
+    month: str
+    state: str
+    hold_reason: str | None
+    hold_sentence: str | None
+    deadline_at: datetime | None
+    approve_by: date | None
+    """Of a draft: the last day on which approving still gives the deadline it has today."""
+    cancel_reason: str | None
+    totals: dict[str, dict[str, int]]
+    next_step: str
+
+
+def status(session: Session, settings: Settings, month: str, now: datetime) -> Status:
+    """Raises NotFound. A case that is live counts as ``open``, or as ``kept`` or ``lapsing`` once answered."""
+    campaign = session.scalar(select(Campaign).where(Campaign.month == month))
+    if campaign is None:
+        raise NotFound(f"There is no campaign of {month}.")
+    undecided = campaign.opened_at is None and campaign.state in (CampaignState.DRAFT, CampaignState.HELD)
+    deadline = (
+        dates.month_end_with_notice(now, settings.min_notice_days, settings.zone) if undecided else campaign.deadline_at
+    )
+    state = sa.case((Case.closed_at.is_(None), live_word()), else_=Case.state)
+    cases = session.execute(select(state, func.count()).where(Case.campaign_id == campaign.id).group_by(state)).all()
+    messages = session.execute(
+        select(Message.state, func.count())
+        .where(Message.campaign_id == campaign.id, Message.member_id.is_not(None))
+        .group_by(Message.state)
+    ).all()
+    return Status(
+        month=campaign.month,
+        state=campaign.state,
+        hold_reason=campaign.hold_reason,
+        hold_sentence=hold_sentence(campaign.hold_reason, campaign.hold_facts or {}),
+        deadline_at=deadline,
+        approve_by=dates.last_day_to_open(now, settings.min_notice_days, settings.zone) if undecided else None,
+        cancel_reason=campaign.cancel_reason,
+        totals={
+            "cases": {str(word): count for word, count in cases},
+            "messages": {str(word): count for word, count in messages},
+        },
+        next_step=_next_step(settings, campaign, deadline),
+    )
+
+
+def live_word() -> Any:
+    """How a live case is called in reports, pages and JSON: open, kept, or lapsing."""
+    return sa.case(
+        (Case.answer == "keep", CaseState.KEPT.value), (Case.answer == "lapse", "lapsing"), else_=CaseState.OPEN.value
+    )
+
+
+def hold_sentence(reason_: str | None, facts: dict[str, Any]) -> str | None:
+    """Why a campaign is held, in one sentence for operators."""
+    if reason_ is None:
+        return None
+    get = facts.get
+    match HoldReason(reason_):
+        case HoldReason.TOO_MANY:
+            return (
+                f"{get('concerned')} of {get('paying')} paying members ({get('percent')} %) are dormant, more than the"
+                f" {get('limit')} % of MAX_DORMANT_PERCENT: is the use of all members really being recorded?"
+            )
+        case HoldReason.SHARE_JUMPED:
+            return (
+                f"{get('percent')} % of the paying members are dormant, more than three times the"
+                f" {get('last_percent')} % of {get('last_month')}: part of the recorded use may be missing."
+            )
+        case HoldReason.FEED_SILENT if get("last_event_at") is None:
+            return "No use of any member has ever been recorded: import the activity first."
+        case HoldReason.FEED_SILENT:
+            return (
+                f"No use has been recorded since {str(get('last_event_at'))[:10]} ({get('days')} days):"
+                " the use feed may have died."
+            )
+        case HoldReason.FEED_INCOMPLETE:
+            return (
+                f"The use feed {get('source')!r} is complete only through {get('complete_through')},"
+                " not to the deadline, and has been waited for long enough."
+            )
+        case HoldReason.RESTORED:
+            return "The database was restored from a backup: what happened since is not known here."
+        case HoldReason.OPERATOR:
+            return "An operator has held it."
+
+
+def _next_step(settings: Settings, campaign: Campaign, deadline: datetime | None) -> str:
+    day = "" if deadline is None else f"{dates.named_day(deadline, settings.zone):%-d %B %Y}"
+    match campaign.state:
+        case CampaignState.DRAFT:
+            return f"Approve it with `flask campaign approve {campaign.month}`; memberships would then end on {day}."
+        case CampaignState.HELD:
+            return (
+                f"Look into the reason, then `flask campaign release {campaign.month}`"
+                f" or `flask campaign cancel {campaign.month}`."
+            )
+        case CampaignState.OPEN:
+            return f"Nothing to do: what nobody confirms ends on {day}."
+        case _:
+            return "Nothing to do."
