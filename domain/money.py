@@ -1,5 +1,6 @@
 """Money: an integer of minor units and an ISO 4217 code. No floats, no rounding but where it is said."""
 
+import re
 from dataclasses import dataclass
 from decimal import Decimal
 
@@ -15,25 +16,29 @@ class Money:
         return Money(self.minor * count, self.currency)
 
 
+_PLAIN = re.compile(r"(-?)(\d*)(?:\.(\d*))?", re.ASCII)
+_LARGEST_DIGITS = 12
+
+
 def to_minor(amount: str, digits: int) -> int:
     """A decimal as written (``12.99``) in minor units, for a currency with so many digits after the point.
 
-    Raises BadValue for what is no plain decimal, for a negative amount and for more digits than the currency has.
+    Raises BadValue for what is no plain decimal, for a negative amount and for more digits than the currency has. It
+    reads digits, because a decimal context rounds what is too long for it without a word.
     """
-    try:
-        value = Decimal(amount.strip())
-        scaled = value.scaleb(digits)
-    except ArithmeticError:
-        raise BadValue(f"price {amount!r} is not a decimal such as 12.99") from None
-    if not value.is_finite():
-        raise BadValue(f"price {amount!r} is not a decimal such as 12.99")
-    if value < 0:
-        raise BadValue(f"price {amount!r} is negative")
-    if scaled != scaled.to_integral_value():
-        raise BadValue(f"price {amount!r} has more than {digits} digits after the point")
-    if scaled >= 10**12:
-        raise BadValue(f"price {amount!r} is larger than any membership costs")
-    return int(scaled)
+    written = amount.strip()
+    quoted = f"price {written[:40] + ('…' if len(written) > 40 else '')!r}"
+    found = _PLAIN.fullmatch(written)
+    if found is None or not any(character.isdigit() for character in written):
+        raise BadValue(f"{quoted} is not a decimal such as 12.99")
+    sign, whole, fraction = found[1], found[2].lstrip("0"), (found[3] or "").rstrip("0")
+    if sign and (whole or fraction):
+        raise BadValue(f"{quoted} is negative")
+    if len(fraction) > digits:
+        raise BadValue(f"{quoted} has more than {digits} digits after the point")
+    if len(whole) > _LARGEST_DIGITS - digits:
+        raise BadValue(f"{quoted} is larger than any membership costs")
+    return int(whole + fraction.ljust(digits, "0") or "0")
 
 
 def to_decimal(minor: int, digits: int) -> Decimal:
