@@ -143,6 +143,11 @@ class Settings(BaseSettings):
         """The keys that sign, oldest first: what itsdangerous expects for rotation."""
         return [*self.secret_key_fallbacks, self.secret_key]
 
+    @property
+    def default_database_url(self) -> str:
+        """The database in the instance folder, which is used where none is configured."""
+        return f"sqlite:///{self.instance_path.resolve() / 'dormouse.db'}"
+
     def flask_config(self) -> dict[str, object]:
         """What Flask and its extensions read of this."""
         url = urlsplit(self.public_url)
@@ -186,7 +191,7 @@ def load(**overrides: object) -> Settings:
         raise SettingsError(_one_line(error)) from None
     missing: dict[str, object] = {}
     if not settings.database_url:
-        missing["database_url"] = f"sqlite:///{settings.instance_path.resolve() / 'dormouse.db'}"
+        missing["database_url"] = settings.default_database_url
     url = str(missing.get("database_url", settings.database_url))
     if not settings.secret_key:
         if not url.startswith("sqlite"):
