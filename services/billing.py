@@ -1,0 +1,278 @@
+"""Orders to the billing provider: written with the decision that causes them, carried out one after another a member.
+
+An order is claimed with a lease, in a transaction of its own; the provider is asked with no transaction open; its
+answer is recorded under the lease's token. A process that dies in between leaves the lease behind: when it has run out,
+another asks again with the same key, and the provider answers what it answered before.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import assert_never
+
+from sqlalchemy import and_, exists, or_, select, update
+from sqlalchemy.orm import Session, aliased
+
+from domain.errors import BillingError, BillingPermanent, BillingTemporary, NotFound, Refused
+from domain.lifecycle import UNFINISHED_ORDERS, MemberStatus, OrderKind, OrderState
+from domain.ports import Billing, BillingReceipt, Clock
+from models import BillingOrder, Case, Member, for_writing, insert
+from models.base import random_id
+from services import events
+
+LEASE = timedelta(minutes=10)
+BATCH = 10
+"""So many are claimed at once: few enough that a slow provider answers all of them within the lease."""
+
+FIRST_BACKOFF = timedelta(minutes=1)
+LONGEST_BACKOFF = timedelta(hours=6)
+
+
+@dataclass(frozen=True, slots=True)
+class Claimed:
+    """An order that this process may carry out until its lease ends."""
+
+    id: int
+    key: str
+    member_id: int
+    case_id: int | None
+    kind: OrderKind
+    billing_ref: str | None
+    price_minor: int | None
+    currency: str | None
+    interval: str | None
+    since: datetime | None
+    attempts: int
+    lease_token: str
+
+
+@dataclass(frozen=True, slots=True)
+class Settled:
+    done: int = 0
+    again: int = 0
+    failed: int = 0
+
+
+def order(
+    session: Session,
+    *,
+    kind: OrderKind,
+    key: str,
+    member: Member,
+    now: datetime,
+    case: Case | None = None,
+    due_at: datetime | None = None,
+    since: datetime | None = None,
+) -> bool:
+    """Write down one order, with the price as it is now; False when there is one of this key already."""
+    statement = (
+        insert(session, BillingOrder)
+        .values(
+            key=key,
+            member_id=member.id,
+            case_id=None if case is None else case.id,
+            kind=kind,
+            billing_ref=member.billing_ref or member.external_id,
+            price_minor=member.price_minor,
+            currency=member.currency,
+            billing_interval=member.billing_interval,
+            since=since,
+            created_at=now,
+            due_at=due_at or now,
+        )
+        .on_conflict_do_nothing(index_elements=["key"])
+        .returning(BillingOrder.id)
+    )
+    return session.scalar(statement) is not None
+
+
+def supersede_untried_stop(session: Session, member_id: int, now: datetime) -> bool:
+    """Take back a stop that no provider has seen yet; False when there is none, so that it needs an undo or restart."""
+    superseded = session.execute(
+        update(BillingOrder)
+        .where(
+            BillingOrder.member_id == member_id,
+            BillingOrder.kind == OrderKind.STOP,
+            BillingOrder.state == OrderState.QUEUED,
+            BillingOrder.attempts == 0,
+        )
+        .values(state=OrderState.SUPERSEDED, done_at=now)
+        .returning(BillingOrder.case_id)
+        .execution_options(synchronize_session=False)
+    ).all()
+    for (case_id,) in superseded:
+        events.record(session, "billing_superseded", now, detail=OrderKind.STOP, member_id=member_id, case_id=case_id)
+    return bool(superseded)
+
+
+def settle(
+    session: Session, billing: Billing, clock: Clock, commit: Callable[[], None], enough: Callable[[], bool]
+) -> Settled:
+    """Carry out what is due, until nothing is or ``enough`` says to stop. Commits after each claim and each answer."""
+    done = again = failed = 0
+    while not enough():
+        for_writing(session)
+        claimed = claim(session, clock.now(), BATCH)
+        commit()
+        if not claimed:
+            break
+        for one in claimed:
+            outcome = _ask(billing, one, clock.now())
+            for_writing(session)
+            mine = record(session, one, outcome, clock.now())
+            commit()
+            done += mine and isinstance(outcome, BillingReceipt)
+            again += mine and isinstance(outcome, BillingTemporary)
+            failed += mine and isinstance(outcome, BillingPermanent)
+    return Settled(done, again, failed)
+
+
+def claim(session: Session, now: datetime, limit: int) -> list[Claimed]:
+    """Take up to ``limit`` orders that are due or whose lease ran out, of members without an earlier unfinished one."""
+    earlier = aliased(BillingOrder)
+    due = (
+        select(BillingOrder.id)
+        .where(
+            or_(
+                and_(BillingOrder.state == OrderState.QUEUED, BillingOrder.due_at <= now),
+                and_(BillingOrder.state == OrderState.WORKING, BillingOrder.lease_until <= now),
+            ),
+            ~exists().where(
+                earlier.member_id == BillingOrder.member_id,
+                earlier.id < BillingOrder.id,
+                earlier.state.in_(UNFINISHED_ORDERS),
+            ),
+        )
+        .order_by(BillingOrder.due_at, BillingOrder.id)
+        .limit(limit)
+        .with_for_update(skip_locked=True, of=BillingOrder)
+        .cte("due")
+    )
+    rows = session.execute(
+        update(BillingOrder)
+        .where(BillingOrder.id.in_(select(due.c.id)))
+        .values(
+            state=OrderState.WORKING,
+            attempts=BillingOrder.attempts + 1,
+            lease_token=random_id(),
+            lease_until=now + LEASE,
+        )
+        .returning(
+            BillingOrder.id,
+            BillingOrder.key,
+            BillingOrder.member_id,
+            BillingOrder.case_id,
+            BillingOrder.kind,
+            BillingOrder.billing_ref,
+            BillingOrder.price_minor,
+            BillingOrder.currency,
+            BillingOrder.billing_interval.label("interval"),
+            BillingOrder.since,
+            BillingOrder.attempts,
+            BillingOrder.lease_token,
+        )
+        .execution_options(synchronize_session=False)
+    ).mappings()
+    return sorted((Claimed(**{**row, "kind": OrderKind(row["kind"])}) for row in rows), key=lambda one: one.id)
+
+
+def record(session: Session, claimed: Claimed, outcome: BillingReceipt | BillingError, now: datetime) -> bool:
+    """Write down what the provider answered; False, and nothing written, when another took the order meanwhile."""
+    values: dict[str, object] = {"lease_token": None, "lease_until": None}
+    match outcome:
+        case BillingReceipt():
+            code = "billing_done"
+            values |= {"state": OrderState.DONE, "receipt": outcome.reference, "error": None, "done_at": now}
+        case BillingTemporary():
+            code = "billing_delayed"
+            values |= {"state": OrderState.QUEUED, "due_at": now + backoff(claimed.attempts), "error": str(outcome)}
+        case _:
+            code = "billing_failed"
+            values |= {"state": OrderState.FAILED, "error": str(outcome)}
+    mine = session.scalar(
+        update(BillingOrder)
+        .where(
+            BillingOrder.id == claimed.id,
+            BillingOrder.state == OrderState.WORKING,
+            BillingOrder.lease_token == claimed.lease_token,
+        )
+        .values(values)
+        .returning(BillingOrder.id)
+        .execution_options(synchronize_session=False)
+    )
+    if mine is None:
+        return False
+    if isinstance(outcome, BillingReceipt) and claimed.kind is OrderKind.RESTART and outcome.next_charge_at:
+        # The period that a return has paid for is the one the next end must not cut short.
+        session.execute(
+            update(Member)
+            .where(Member.id == claimed.member_id, Member.status == MemberStatus.ACTIVE)
+            .values(paid_through=outcome.next_charge_at)
+            .execution_options(synchronize_session=False)
+        )
+    if not (code == "billing_delayed" and claimed.attempts > 1):
+        events.record(session, code, now, detail=claimed.kind, member_id=claimed.member_id, case_id=claimed.case_id)
+    return True
+
+
+def backoff(attempts: int) -> timedelta:
+    """How long to wait after so many attempts: a minute, doubled each time, at most six hours."""
+    return min(FIRST_BACKOFF * (1 << min(attempts - 1, 20)), LONGEST_BACKOFF)
+
+
+def retry(session: Session, order_id: int, now: datetime) -> None:
+    """Queue a failed order again, under a new key: the provider has refused the old one for good.
+
+    Raises Refused when it has not failed, or when a later order of the member has been carried out since.
+    """
+    row = session.scalar(select(BillingOrder).where(BillingOrder.id == order_id).with_for_update())
+    if row is None:
+        raise NotFound(f"there is no billing order {order_id}")
+    if row.state != OrderState.FAILED:
+        raise Refused(f"billing order {order_id} is {row.state}: only a failed one can be tried again")
+    later = session.scalar(
+        select(BillingOrder.id).where(
+            BillingOrder.member_id == row.member_id,
+            BillingOrder.id > row.id,
+            BillingOrder.state.in_((*UNFINISHED_ORDERS, OrderState.DONE)),
+        )
+    )
+    if later is not None:
+        raise Refused(f"billing order {order_id} is out of date: order {later} of the same member came after it")
+    row.key = f"{row.key}:{row.attempts}"
+    row.state, row.due_at = OrderState.QUEUED, now
+    session.flush()
+
+
+def _ask(billing: Billing, claimed: Claimed, now: datetime) -> BillingReceipt | BillingError:
+    if claimed.billing_ref is None:
+        return BillingPermanent("the member has no reference at the billing provider: import one and try again")
+    try:
+        return _call(billing, claimed, claimed.billing_ref, now)
+    except BillingError as error:
+        return error
+
+
+def _call(billing: Billing, claimed: Claimed, billing_ref: str, now: datetime) -> BillingReceipt:
+    match claimed.kind:
+        case OrderKind.STOP:
+            return billing.stop(billing_ref, key=claimed.key, now=now)
+        case OrderKind.UNDO:
+            return billing.undo(billing_ref, key=claimed.key, now=now)
+        case OrderKind.RESTART:
+            if claimed.price_minor is None or claimed.currency is None:
+                raise BillingPermanent("the order has no price: import one and try again")
+            return billing.restart(
+                billing_ref,
+                price_minor=claimed.price_minor,
+                currency=claimed.currency,
+                interval=claimed.interval or "month",
+                key=claimed.key,
+                now=now,
+            )
+        case OrderKind.REFUND:
+            if claimed.since is None:
+                raise BillingPermanent("the refund does not say since when")
+            return billing.refund(billing_ref, since=claimed.since, key=claimed.key, now=now)
+        case _:
+            assert_never(claimed.kind)
