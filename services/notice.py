@@ -1,0 +1,223 @@
+"""What holds for a case at this instant, and what of it is shown where.
+
+Two readers, one truth: ``notice_for`` is what banner and API show a signed-in member (nothing, most of the time);
+``standing`` is what the page behind a check-in link tells about its case, at any time until and after its end.
+Both read only.
+"""
+
+from dataclasses import dataclass
+from datetime import date, datetime
+from enum import StrEnum
+from typing import Any
+
+from sqlalchemy import ColumnElement, Row, exists, select
+from sqlalchemy.orm import Session, aliased
+
+from domain import dates
+from domain.lifecycle import Answer, CampaignState, CaseState, MemberStatus, Rule
+from domain.money import Money
+from models import Campaign, Case, Member
+from services.cases import why_not
+from services.decisions import CAN_STILL_END
+from settings import Settings
+
+
+class State(StrEnum):
+    """What a page says of a case. From RETURNED on it is how the case ended, or how it will at month end because the
+    facts have changed already."""
+
+    OPEN = "open"
+    KEPT = "kept"
+    LAPSING = "lapsing"
+    WAITING = "waiting"
+    """The round is a draft or held: nobody's silence ends anything, a member's own wish does."""
+    ERASING = "erasing"
+
+    LAPSED = "lapsed"
+    BACK = "back"
+    ENDED = "ended"
+    PURGED = "purged"
+    ASKED_AGAIN = "asked_again"
+    """This case is over, the membership runs, and a newer case is live."""
+
+    RETURNED = "returned"
+    EXEMPTED = "exempted"
+    WITHDRAWN = "withdrawn"
+    UNREACHABLE = "unreachable"
+    TOLD = "told"
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """The facts the case rests on; all None once a purge has erased them. ``months`` since the sign of life."""
+
+    joined_at: datetime | None
+    last_used_at: datetime | None
+    sign_of_life_at: datetime | None
+    months: int
+
+
+@dataclass(frozen=True, slots=True)
+class Notice:
+    """A live case, for the member: why we ask, until when (an exclusive bound), what it costs, what was answered."""
+
+    rule: Rule
+    facts: Found
+    deadline: datetime
+    price: Money | None
+    interval: str | None
+    answer: Answer | None
+    state: State
+    ends_by_silence: bool
+    """Whether no answer means the end (ON_SILENCE)."""
+
+
+@dataclass(frozen=True, slots=True)
+class Outlook:
+    """What an end of this membership means, or meant: exclusive bounds. And when a keep would be asked about again."""
+
+    ends_at: datetime
+    access_ends_at: datetime
+    keep_until: datetime
+    asked_again_on: date
+
+
+@dataclass(frozen=True, slots=True)
+class Standing:
+    """A case and its member as they are now, and what that amounts to."""
+
+    state: State
+    case: Case
+    member: Member
+    facts: Found
+    deadline: datetime
+    ends_by_silence: bool
+    overdue: bool
+    """The day that was named is over and the month end has not got here yet: until it has, every answer counts."""
+    answers: tuple[Answer, ...]
+    """What can be answered now: both, the other one, or nothing any more."""
+    outlook: Outlook
+
+    @property
+    def live(self) -> bool:
+        return self.case.closed_at is None
+
+
+def notice_for(session: Session, settings: Settings, member: Member, now: datetime) -> Notice | None:
+    """What banner, page and API show this member; one query.
+
+    A silent case is shown while its campaign is open and the facts it rests on still hold; an answered one while it is
+    live. A member's own end is honoured whatever becomes of the campaign, so that stays in sight when it is held.
+    """
+    row = session.execute(_cases(settings).where(Case.member_id == member.id, Case.closed_at.is_(None))).one_or_none()
+    if row is None:
+        return None
+    seen = _standing(row, settings, now)
+    campaign_open = seen.case.campaign_id is None or row.campaign_state == CampaignState.OPEN
+    shown = seen.state is State.LAPSING or (campaign_open and seen.state in (State.OPEN, State.KEPT))
+    if not shown:
+        return None
+    case = seen.case
+    return Notice(
+        rule=Rule(case.rule),
+        facts=seen.facts,
+        deadline=seen.deadline,
+        price=None if not member.price_minor or member.currency is None else Money(member.price_minor, member.currency),
+        interval=member.billing_interval,
+        answer=None if case.answer is None else Answer(case.answer),
+        state=seen.state,
+        ends_by_silence=seen.ends_by_silence,
+    )
+
+
+def standing(session: Session, settings: Settings, which: ColumnElement[bool], now: datetime) -> Standing | None:
+    """The standing of the case that ``which`` names, None where there is none; one query."""
+    row = session.execute(_cases(settings).where(which)).one_or_none()
+    return None if row is None else _standing(row, settings, now)
+
+
+def _cases(settings: Settings) -> Any:
+    other = aliased(Case)
+    again = exists().where(other.member_id == Case.member_id, other.id != Case.id, other.closed_at.is_(None))
+    return (
+        select(
+            Case,
+            Member,
+            Campaign.state.label("campaign_state"),
+            why_not(settings).label("gone"),
+            again.label("asked_again"),
+        )
+        .join(Member, Member.id == Case.member_id)
+        .outerjoin(Campaign, Campaign.id == Case.campaign_id)
+        # What somebody else wrote meanwhile is what holds, whatever this session has seen before.
+        .execution_options(populate_existing=True)
+    )
+
+
+def _standing(row: Row[Any], settings: Settings, now: datetime) -> Standing:
+    case, member = row.Case, row.Member
+    state = _state(case, member, row.campaign_state, row.gone, row.asked_again)
+    overdue = case.deadline_at is not None and case.deadline_at <= now
+    until = case.closed_at or now
+    sign = case.found_sign_of_life_at or until
+    months = dates.months_between(dates.local_day(sign, settings.zone), dates.local_day(until, settings.zone))
+    return Standing(
+        state=state,
+        case=case,
+        member=member,
+        facts=Found(case.found_joined_at, case.found_last_used_at, case.found_sign_of_life_at, max(0, months)),
+        deadline=case.deadline_at or dates.month_end_with_notice(now, settings.min_notice_days, settings.zone),
+        ends_by_silence=settings.on_silence == "lapse",
+        overdue=case.closed_at is None and overdue,
+        answers=_answers(case, state, overdue),
+        outlook=_outlook(case, member, settings, now),
+    )
+
+
+def _state(case: Case, member: Member, campaign_state: str | None, gone: str | None, asked_again: bool) -> State:
+    if member.status == MemberStatus.PURGED:
+        return State.PURGED
+    if member.erase_requested_at is not None:
+        return State.ERASING
+    if case.closed_at is None:
+        if member.status != MemberStatus.ACTIVE:
+            return State.ENDED
+        if case.answer is not None:
+            return State.LAPSING if case.answer == Answer.LAPSE else State.KEPT
+        if gone is not None:
+            return State(gone)
+        return State.WAITING if campaign_state in (CampaignState.DRAFT, CampaignState.HELD) else State.OPEN
+    if member.status == MemberStatus.LAPSED:
+        return State.LAPSED
+    if member.status == MemberStatus.ENDED:
+        return State.ENDED
+    if asked_again:
+        return State.ASKED_AGAIN
+    return State.BACK if case.state == CaseState.LAPSED else State(case.state)
+
+
+def _answers(case: Case, state: State, overdue: bool) -> tuple[Answer, ...]:
+    if state in (State.OPEN, State.WAITING):
+        return (Answer.KEEP, Answer.LAPSE)
+    if state is State.LAPSING:
+        return (Answer.KEEP,)
+    if state in (State.ERASING, State.LAPSED, State.BACK, State.ENDED, State.PURGED, State.ASKED_AGAIN):
+        return ()
+    # The membership runs on, and may still be ended by its member's own wish.
+    return (Answer.LAPSE,) if case.closed_at is None or (case.state in CAN_STILL_END and not overdue) else ()
+
+
+def _outlook(case: Case, member: Member, settings: Settings, now: datetime) -> Outlook:
+    zone = settings.zone
+    if member.status == MemberStatus.LAPSED and member.lapsed_at and member.access_ends_at and member.keep_until:
+        # The database holds these three to be there: a lapse promises them.
+        ends_at, access_ends_at, keep_until = member.lapsed_at, member.access_ends_at, member.keep_until
+    else:
+        # An own end before any warning has named a day is honoured at this month's end, see decisions.answer.
+        named = case.warned_at is not None or case.answer == Answer.LAPSE
+        ends_at = case.deadline_at if named and case.deadline_at else dates.next_month_end(now, zone)
+        access_ends_at = max(ends_at, member.paid_through or ends_at)
+        keep_until = dates.keep_until(access_ends_at, settings.keep_months, zone)
+    quiet = settings.never_used_months if member.last_used_at is None else settings.stopped_using_months
+    kept_at = case.answered_at if case.answer == Answer.KEEP and case.answered_at else now
+    return Outlook(ends_at, access_ends_at, keep_until, dates.add_months(dates.local_day(kept_at, zone), quiet))
