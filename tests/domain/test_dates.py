@@ -90,6 +90,10 @@ def test_a_bound_is_named_by_the_day_before_it(day: date, zone: ZoneInfo) -> Non
     assert dates.named_day(bound, zone) == (date(2011, 12, 29) if skipped else day)
 
 
+def test_access_that_ends_within_a_day_is_named_by_that_day() -> None:
+    assert dates.named_day(berlin("2026-05-15 14:00"), BERLIN) == date(2026, 5, 15)
+
+
 # Counting months
 
 

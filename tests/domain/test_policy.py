@@ -212,6 +212,12 @@ def test_of_several_reasons_the_first_in_the_order_of_the_codes_is_given() -> No
             break  # of the words for a subscription only one can hold
 
 
+def test_an_exemption_without_words_is_one() -> None:
+    """As the partial indexes see it: only NULL is no exemption."""
+    assert code(facts(operator_exempt_reason="")) is Code.EXEMPT_BY_OPERATOR
+    assert code(facts(exempt_reason="")) is Code.EXEMPT_BY_IMPORT
+
+
 def test_a_plan_is_exempt_by_its_exact_name_and_no_plan_by_none() -> None:
     for plan in ("patron", "Patron ", None):
         assert code(facts(plan=plan), exempt_plans=frozenset({"Patron"})) is Code.NEVER_USED
