@@ -1,5 +1,73 @@
-from flask import Flask
+"""What every answer says to browsers, and the one address that every request is taken to be for."""
+
+from collections.abc import Iterable
+from urllib.parse import urlsplit
+from wsgiref.types import StartResponse, WSGIApplication, WSGIEnvironment
+
+from flask import Flask, Response, request
+from werkzeug.middleware.proxy_fix import ProxyFix
+
+from settings import Settings
+
+# Styles and pictures of our own, no script at all, and forms that lead nowhere else.
+CONTENT_SECURITY_POLICY = (
+    "default-src 'none'; style-src 'self'; img-src 'self'; form-action 'self'; base-uri 'none'; frame-ancestors 'none'"
+)
+ALWAYS = {
+    "Content-Security-Policy": CONTENT_SECURITY_POLICY,
+    "X-Content-Type-Options": "nosniff",
+    # Not no-referrer: forms over HTTPS are checked against the Referer, which must reach us and nobody else.
+    "Referrer-Policy": "same-origin",
+    "X-Frame-Options": "DENY",
+    "Permissions-Policy": "camera=(), geolocation=(), microphone=(), payment=(), usb=()",
+    "Cross-Origin-Opener-Policy": "same-origin",
+}
+PUBLIC_PAGES = frozenset({"static", "programme.show"})
+"""Whatever is not listed here may show something personal and is kept by no cache."""
 
 
 def init_app(app: Flask) -> None:
-    pass
+    settings: Settings = app.extensions["dormouse"].settings
+    app.wsgi_app = PublicAddress(app.wsgi_app, settings.public_url)  # type: ignore[method-assign]
+    if settings.trusted_proxies:
+        # Only the client's address is taken from the proxies; the address of the site is a setting.
+        app.wsgi_app = ProxyFix(app.wsgi_app, x_for=settings.trusted_proxies, x_proto=0)  # type: ignore[method-assign]
+    https = settings.public_url.startswith("https:")
+
+    @app.after_request
+    def _protect(response: Response) -> Response:
+        # A page may set its own, stricter or fitter.
+        for name, value in ALWAYS.items():
+            response.headers.setdefault(name, value)
+        if https:
+            response.headers.setdefault("Strict-Transport-Security", "max-age=31536000")
+        if request.endpoint not in PUBLIC_PAGES:
+            response.headers.setdefault("Cache-Control", "no-store")
+        if "token" in (request.view_args or {}) or request.endpoint not in PUBLIC_PAGES:
+            response.headers.setdefault("X-Robots-Tag", "noindex")
+        return response
+
+
+class PublicAddress:
+    """Takes every request to be for PUBLIC_URL: its scheme, its host and its path.
+
+    So a Host header that somebody made up reaches no link and no redirect, and it does not matter whether the proxy in
+    front strips the path of PUBLIC_URL from what it passes on.
+    """
+
+    def __init__(self, application: WSGIApplication, public_url: str) -> None:
+        url = urlsplit(public_url)
+        self._application = application
+        self._scheme = url.scheme
+        self._host = url.netloc.rpartition("@")[2]
+        self._prefix = url.path.rstrip("/")
+
+    def __call__(self, environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
+        environ["wsgi.url_scheme"] = self._scheme
+        environ["HTTP_HOST"] = self._host
+        path = environ.get("SCRIPT_NAME", "").rstrip("/") + environ.get("PATH_INFO", "")
+        if path == self._prefix or path.startswith(self._prefix + "/"):
+            path = path[len(self._prefix) :]
+        environ["SCRIPT_NAME"] = self._prefix
+        environ["PATH_INFO"] = path or "/"
+        return self._application(environ, start_response)

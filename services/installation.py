@@ -1,5 +1,6 @@
 """What this process was put together from: its settings and its ports. app.py makes it, everybody else asks for it."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from flask import current_app
@@ -29,3 +30,14 @@ def installed() -> Installation:
     """The installation of the present application context."""
     installation: Installation = current_app.extensions["dormouse"]
     return installation
+
+
+def wake() -> None:
+    """Have what was just committed carried out at once instead of with the next tick.
+
+    Whoever runs the queue jobs in this process puts a callable into ``extensions["dormouse_wake"]``; it returns at
+    once. Where none runs here, the tick of another process finds the work.
+    """
+    woken: Callable[[], None] | None = current_app.extensions.get("dormouse_wake")
+    if woken is not None:
+        woken()

@@ -158,28 +158,33 @@ def consume(session: Session, purpose: Purpose, token: str, now: datetime) -> Ma
     key = session.scalar(select(Member.email_key).where(Member.id == link.member_id))
     if key is None or _digest(key) != link.address_digest:
         return None
-    consumed = session.execute(
+    consumed = session.scalar(
         update(MagicLink)
         .where(
             _usable(purpose, token, now),
             exists().where(Member.id == MagicLink.member_id, Member.email_key == key),
         )
         .values(used_at=now)
+        .returning(MagicLink.id)
         .execution_options(synchronize_session=False)
     )
-    if consumed.rowcount != 1:
+    if consumed is None:
         return None
     session.refresh(link)
     return link
 
 
-def memberships(session: Session, link: MagicLink) -> list[Member]:
-    """Everybody at the address a sign-in link was sent to, the active first: who holds the mailbox may be any of them."""
-    owner = select(Member.email_key).where(Member.id == link.member_id).scalar_subquery()
+def address_of(session: Session, link: MagicLink) -> str:
+    """The key of the address that a link which was just consumed has proven."""
+    return str(session.scalars(select(Member.email_key).where(Member.id == link.member_id)).one())
+
+
+def memberships(session: Session, key: str) -> list[Member]:
+    """Everybody at a proven address, the active first: any of them may hold the mailbox."""
     return list(
         session.scalars(
             select(Member)
-            .where(Member.email_key == owner)
+            .where(Member.email_key == key)
             .order_by(Member.status != MemberStatus.ACTIVE, Member.plan, Member.id)
         )
     )

@@ -1,3 +1,5 @@
-from flask import Blueprint
+"""The signed-in pages: the membership, its data, its end by the member's own wish."""
 
-blueprint = Blueprint("account", __name__)
+from blueprints.account.views import blueprint
+
+__all__ = ["blueprint"]

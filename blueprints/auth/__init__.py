@@ -1,7 +1,6 @@
-from flask import Blueprint
+"""Signing in by a link that is mailed, and out again."""
 
-blueprint = Blueprint("auth", __name__)
+from blueprints.auth.session import login_manager, sign_in_as
+from blueprints.auth.views import blueprint
 
-from flask_login import LoginManager
-
-login_manager = LoginManager()
+__all__ = ["blueprint", "login_manager", "sign_in_as"]

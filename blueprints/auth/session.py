@@ -1,0 +1,58 @@
+"""Who is signed in: a permanent session that names a membership and its session generation, and nothing else."""
+
+from flask import request, session
+from flask_login import LoginManager, UserMixin, login_user
+from werkzeug.wrappers import Response
+
+from blueprints.auth.paths import to_sign_in
+from domain.lifecycle import MemberStatus
+from models import Member, db
+
+login_manager = LoginManager()
+# The session is signed, HttpOnly and bound to a generation; phones change their address all day.
+login_manager.session_protection = None
+
+
+class SignedIn(UserMixin):
+    """The signed-in member of this request: ``current_user.member``, as it was when the request began."""
+
+    def __init__(self, member: Member) -> None:
+        self.member = member
+
+    def get_id(self) -> str:
+        # Names a membership for as long as nobody asks to be signed out everywhere.
+        return f"{self.member.public_id}.{self.member.session_generation}"
+
+
+@login_manager.user_loader
+def _load(named: str) -> SignedIn | None:
+    public_id, _, generation = named.partition(".")
+    began = db.session().in_transaction()
+    member = db.session.scalar(
+        db.select(Member).where(
+            Member.public_id == public_id,
+            Member.session_generation == int(generation),
+            Member.status != MemberStatus.PURGED,
+        )
+    )
+    if not began and request.method not in ("GET", "HEAD", "OPTIONS"):
+        # A page that writes takes its lock before its first query, so it must not find this one open.
+        if member is not None:
+            db.session.expunge(member)
+        db.session.rollback()
+    return None if member is None else SignedIn(member)
+
+
+@login_manager.unauthorized_handler
+def _ask_to_sign_in() -> Response:
+    return to_sign_in()
+
+
+def sign_in_as(member: Member) -> None:
+    """Begin a session from nothing, so that nothing of an earlier visitor's is left in it; the language stays."""
+    language = session.get("lang")
+    session.clear()
+    if language is not None:
+        session["lang"] = language
+    session.permanent = True
+    login_user(SignedIn(member))
