@@ -1,10 +1,12 @@
 """What tests put in the place of the outside world: a clock that is set, and a real SMTP server that remembers."""
 
+import asyncio
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from email import message_from_bytes
 from email.message import EmailMessage
 from email.policy import default
+from typing import Any
 
 from aiosmtpd.controller import Controller
 from aiosmtpd.smtp import SMTP, Envelope, Session
@@ -50,14 +52,22 @@ class AnyPort(Controller):
 
 
 class SmtpCatcher:
-    """A real SMTP server on a free port. ``replies`` maps an address, or "*", to the reply its RCPT or DATA gets."""
+    """A real SMTP server on a free port. ``replies`` maps an address, or "*", to the reply its RCPT or DATA gets.
+
+    It can also be unkind: ``sender_reply`` answers MAIL; mail to an address in ``drops`` loses its line in DATA, and to
+    one in ``hangs`` gets no answer. ``connections`` counts who came. Options go to aiosmtpd, such as ``tls_context``.
+    """
 
     host = "127.0.0.1"
 
-    def __init__(self) -> None:
+    def __init__(self, **options: Any) -> None:
         self.mails: list[Received] = []
         self.replies: dict[str, str] = {}
-        self._controller = AnyPort(self, hostname=self.host, port=0)
+        self.sender_reply: str | None = None
+        self.drops: set[str] = set()
+        self.hangs: set[str] = set()
+        self.connections = 0
+        self._controller = AnyPort(self, hostname=self.host, port=0, **options)
 
     def start(self) -> None:
         self._controller.start()
@@ -72,6 +82,22 @@ class SmtpCatcher:
     def to(self, address: str) -> list[Received]:
         return [mail for mail in self.mails if address in mail.recipients]
 
+    async def handle_EHLO(
+        self, server: SMTP, session: Session, envelope: Envelope, hostname: str, responses: list[str]
+    ) -> list[str]:
+        self.connections += 1
+        session.host_name = hostname
+        return responses
+
+    async def handle_MAIL(
+        self, server: SMTP, session: Session, envelope: Envelope, address: str, options: list[str]
+    ) -> str:
+        if self.sender_reply is not None:
+            return self.sender_reply
+        envelope.mail_from = address
+        envelope.mail_options.extend(options)
+        return "250 OK"
+
     async def handle_RCPT(
         self, server: SMTP, session: Session, envelope: Envelope, address: str, options: list[str]
     ) -> str:
@@ -81,8 +107,15 @@ class SmtpCatcher:
         return "250 OK"
 
     async def handle_DATA(self, server: SMTP, session: Session, envelope: Envelope) -> str:
+        if self.drops.intersection(envelope.rcpt_tos):
+            server.transport.abort()
+            return "250 nobody hears this"
+        if self.hangs.intersection(envelope.rcpt_tos):
+            # aiosmtpd cancels this as soon as the client hangs up.
+            await asyncio.Event().wait()
         if "*" in self.replies:
             return self.replies["*"]
-        assert envelope.content is not None and envelope.mail_from is not None
+        assert envelope.content is not None
+        assert envelope.mail_from is not None
         self.mails.append(Received(envelope.mail_from, list(envelope.rcpt_tos), bytes(envelope.content)))
         return "250 OK queued"
