@@ -20,9 +20,20 @@ from domain.dates import add_months
 SEED = 20200521
 
 COLUMNS = (
-    "external_id,email,name,locale,joined_at,last_used_at,plan,price,currency,billing_interval,subscription_status,"
-    "paid_through,exempt_reason"
-).split(",")
+    "external_id",
+    "email",
+    "name",
+    "locale",
+    "joined_at",
+    "last_used_at",
+    "plan",
+    "price",
+    "currency",
+    "billing_interval",
+    "subscription_status",
+    "paid_through",
+    "exempt_reason",
+)
 
 
 class Kind(StrEnum):
@@ -133,7 +144,7 @@ class _Maker:
                 return today - timedelta(days=rng.randint(1, 25)), None, []
             case Kind.FREE:
                 return self._months_ago(2, 30), None, []
-        joined = self._months_ago(1, 70)
+        joined = self._months_ago(2, 70)
         days = sorted(rng.sample(range(2, 28), rng.randint(1, 4)), reverse=True)
         uses = [self._evening(today - timedelta(days=day)) for day in days]
         return joined, self._evening(today - timedelta(days=rng.randint(28, 30))), uses

@@ -1,0 +1,136 @@
+"""What only the demo asks: the money in one figure, where to travel in time, what the made-up service does meanwhile.
+
+The clock and the jobs of a journey are driven by jobs/travelling.py.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from datetime import datetime, time, timedelta, tzinfo
+from enum import StrEnum
+
+from sqlalchemy import FromClause, func, select
+from sqlalchemy.orm import Session
+
+from domain.dates import add_months, local_day, named_day, next_month_end
+from domain.lifecycle import MemberStatus
+from domain.money import Money
+from domain.notices import REMINDER_DAYS
+from models import Case, Member
+from services.selection import dormant
+from settings import Settings
+
+MORNING = time(8)
+"""When a day of the journey is lived: after midnight's close and the nightly files, before people read their mail."""
+
+HABIT_DAYS = 60
+"""Who used the service within so many days goes on using it while time flies, every so many days:"""
+EVERY_DAYS = 9
+
+
+@dataclass(frozen=True, slots=True)
+class Unused:
+    """How many people pay for what they do not use, and about how much a month in the sample's one currency."""
+
+    members: int
+    a_month: Money
+
+
+MONTHS = {"month": 1, "quarter": 3, "year": 12}
+
+
+def unused(session: Session, settings: Settings, now: datetime) -> Unused:
+    """The dormant, asked or not, and what they pay."""
+    return _sum(
+        session,
+        dormant(settings.policy, now, [Member.price_minor, Member.billing_interval, Member.currency]).subquery(),
+    )
+
+
+def ended(session: Session) -> Unused:
+    """The memberships this programme has ended and still keeps, and what their owners no longer pay."""
+    return _sum(
+        session,
+        select(Member.price_minor, Member.billing_interval, Member.currency)
+        .where(Member.status == MemberStatus.LAPSED)
+        .subquery(),
+    )
+
+
+def _sum(session: Session, chosen: FromClause) -> Unused:
+    columns = chosen.c
+    rows = session.execute(
+        select(
+            columns.billing_interval, func.count(), func.sum(columns.price_minor), func.max(columns.currency)
+        ).group_by(columns.billing_interval)
+    ).all()
+    currency = rows[0][3] if rows else None
+    minor = sum(int(amount or 0) // MONTHS.get(interval or "", 1) for interval, _count, amount, _currency in rows)
+    return Unused(sum(count for _interval, count, _amount, _currency in rows), Money(minor, currency or "EUR"))
+
+
+class Stop(StrEnum):
+    TOMORROW = "tomorrow"
+    REMINDER = "reminder"
+    MONTH_END = "month_end"
+    NINE_MONTHS = "nine_months"
+    PAST_KEEP_UNTIL = "past_keep_until"
+
+
+@dataclass(frozen=True, slots=True)
+class Destination:
+    """A stop and the instant it stands for; None while there is nothing to travel to."""
+
+    stop: Stop
+    at: datetime | None
+
+
+def destinations(session: Session, settings: Settings, now: datetime) -> list[Destination]:
+    """Every stop, in the order of the story, as seen from ``now``."""
+    zone = settings.zone
+    today = local_day(now, zone)
+    deadlines = select(func.min(Case.deadline_at)).where(Case.closed_at.is_(None), Case.warned_at.is_not(None))
+    further = now + timedelta(days=REMINDER_DAYS + 1)
+    next_asked = session.scalar(deadlines.where(Case.deadline_at > further, Case.answer.is_(None)))
+    next_end = session.scalar(deadlines.where(Case.deadline_at > now)) or next_month_end(now, zone)
+    last_kept = session.scalar(select(func.max(Member.keep_until)).where(Member.status == MemberStatus.LAPSED))
+    reminder = None if next_asked is None else named_day(next_asked, zone) - timedelta(days=REMINDER_DAYS)
+
+    def morning(of: datetime) -> datetime:
+        return datetime.combine(of.astimezone(zone).date(), MORNING, tzinfo=zone)
+
+    return [
+        Destination(Stop.TOMORROW, datetime.combine(today + timedelta(days=1), MORNING, tzinfo=zone)),
+        Destination(Stop.REMINDER, None if reminder is None else datetime.combine(reminder, MORNING, tzinfo=zone)),
+        Destination(Stop.MONTH_END, morning(next_end)),
+        Destination(Stop.NINE_MONTHS, datetime.combine(add_months(today, 9), MORNING, tzinfo=zone)),
+        Destination(Stop.PAST_KEEP_UNTIL, None if last_kept is None else morning(last_kept)),
+    ]
+
+
+def mornings(now: datetime, to: datetime, zone: tzinfo) -> Iterator[datetime]:
+    """Each morning after ``now`` and before ``to``, then ``to`` itself: the days a journey lives through."""
+    day = local_day(now, zone)
+    while True:
+        morning = datetime.combine(day, MORNING, tzinfo=zone)
+        if morning >= to:
+            break
+        if morning > now:
+            yield morning
+        day += timedelta(days=1)
+    yield to
+
+
+def uses_of_last_night(session: Session, now: datetime) -> list[tuple[str, datetime]]:
+    """What the service would report of last night: some of the members who have been using it lately used it again.
+
+    Without this a journey of months would look, rightly, like a feed that died, and hold every campaign.
+    """
+    evening = now - timedelta(hours=11)
+    rows = session.execute(
+        select(Member.external_id).where(
+            Member.status == MemberStatus.ACTIVE,
+            Member.last_used_at >= now - timedelta(days=HABIT_DAYS),
+            (Member.id + evening.toordinal()) % EVERY_DAYS == 0,
+        )
+    )
+    return [(external_id, evening) for (external_id,) in rows if external_id is not None]
