@@ -1,0 +1,400 @@
+"""Month end: every live case whose deadline has passed ends, or rolls on, whatever its campaign.
+
+In windows of member ids, each a transaction of its own, so that a crash loses nothing and nobody waits long for a lock.
+In each window, in this order:
+
+1. the members are locked (PostgreSQL), so no fact changes between the following statements;
+2. explicit ends lapse: an answer of one's own needs no warning and no open campaign;
+3. silent cases lapse, by the one UPDATE that has every fact of promises 1 and 2 in its condition;
+4. the cases follow: lapsed, kept, returned, exempted, withdrawn, unreachable; the rest roll on to a later deadline;
+5. stop orders, mails and events of exactly these cases.
+
+Running it again, late, twice or at once changes nothing more: every statement starts from what it finds.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+from sqlalchemy import ColumnElement, String, and_, cast, exists, func, literal, or_, select, update
+from sqlalchemy import case as when
+from sqlalchemy.orm import Session
+
+from domain import dates
+from domain.lifecycle import (
+    Answer,
+    CampaignState,
+    CaseState,
+    MemberStatus,
+    MessageState,
+    OrderKind,
+    Through,
+)
+from domain.notices import WORDING_VERSION, Kind
+from models import BillingOrder, Campaign, Case, Member, Message, for_writing, insert
+from models.base import UTCDateTime, latest
+from services import breaker, campaigns, events, outbox
+from services.cases import facts_hold, lock_members, new_batch, why_not
+from settings import Settings
+
+WINDOW = 5000
+
+
+@dataclass(slots=True)
+class Closed:
+    """How many memberships ended, how many cases closed otherwise or rolled on, and whether a feed is awaited."""
+
+    lapsed: int = 0
+    otherwise: int = 0
+    rolled: int = 0
+    waiting_for_feed: bool = False
+
+
+def close(session: Session, settings: Settings, now: datetime, commit: Callable[[], None]) -> Closed:
+    """End what is due at ``now``. ``commit`` is called after every window, with nothing half-done."""
+    done = Closed()
+    for deadline in _due_deadlines(session, now):
+        may_end_silence = _look_before_closing(session, settings, deadline, now, done)
+        commit()
+        after = 0
+        while True:
+            for_writing(session)
+            last = _end_of_window(session, deadline, after)
+            if last is None:
+                commit()
+                break
+            _close_window(session, settings, deadline, (after, last), may_end_silence, now, done)
+            commit()
+            after = last
+    for_writing(session)
+    campaigns.settle_finished(session, settings, now)
+    commit()
+    return done
+
+
+def _due_deadlines(session: Session, now: datetime) -> list[datetime]:
+    for_writing(session)
+    return list(
+        session.scalars(
+            select(Case.deadline_at)
+            .where(Case.closed_at.is_(None), Case.deadline_at <= now)
+            .distinct()
+            .order_by(Case.deadline_at)
+        )
+    )
+
+
+def _look_before_closing(session: Session, settings: Settings, deadline: datetime, now: datetime, done: Closed) -> bool:
+    """The breaker, before any silent case of this deadline ends. False: they have to wait for the use feed."""
+    waits, waited_too_long = breaker.waits_for_feed(session, settings, deadline, now)
+    done.waiting_for_feed = done.waiting_for_feed or waits
+    concerned = session.execute(
+        select(Campaign, func.count())
+        .join(Case, Case.campaign_id == Campaign.id)
+        .join(Member, Member.id == Case.member_id)
+        .where(
+            Campaign.state == CampaignState.OPEN,
+            Case.deadline_at == deadline,
+            Case.warned_at.is_not(None),
+            facts_hold(settings),
+        )
+        .group_by(Campaign.id)
+        .order_by(Campaign.month)
+    ).all()
+    blocked = False
+    for campaign, count in concerned:
+        if waits:
+            if waited_too_long is not None and not breaker.is_released(campaign, waited_too_long):
+                campaigns.hold_for(session, campaign, waited_too_long, now)
+            elif waited_too_long is None or not breaker.is_released(campaign, waited_too_long):
+                blocked = True
+        if campaign.state == CampaignState.OPEN and not blocked:
+            campaigns.hold_if_wrong(session, settings, campaign, count, now)
+    session.flush()
+    return not blocked
+
+
+def _end_of_window(session: Session, deadline: datetime, after: int) -> int | None:
+    """The member id that ends the next window, or None where no case is left."""
+    due = (
+        select(Case.member_id)
+        .where(Case.closed_at.is_(None), Case.deadline_at == deadline, Case.member_id > after)
+        .order_by(Case.member_id)
+        .limit(WINDOW)
+        .subquery()
+    )
+    return session.scalar(select(func.max(due.c.member_id)))
+
+
+def _close_window(
+    session: Session,
+    settings: Settings,
+    deadline: datetime,
+    window: tuple[int, int],
+    may_end_silence: bool,
+    now: datetime,
+    done: Closed,
+) -> None:
+    after, last = window
+    due = and_(
+        Case.closed_at.is_(None),
+        Case.deadline_at == deadline,
+        Case.member_id > after,
+        Case.member_id <= last,
+    )
+    lock_members(session, select(Case.member_id).where(due))
+    batch = new_batch()
+
+    lapses = _lapse(session, settings, deadline, due, _ended_by_own_wish(), now)
+    if may_end_silence and settings.on_silence == "lapse":
+        lapses += _lapse(session, settings, deadline, due, _ended_by_silence(settings, deadline), now)
+    if may_end_silence and settings.on_silence == "keep":
+        _keep_the_silent(session, settings, deadline, due, now)
+    done.lapsed += lapses
+    if lapses:
+        _close_lapsed(session, due, batch, now)
+    closed = _close_otherwise(session, settings, due, batch, now)
+    done.otherwise += closed
+    if lapses or closed:
+        _what_follows(session, batch, now)
+    if may_end_silence:
+        done.rolled += _roll_on(session, settings, due, now)
+
+
+def _ended_by_own_wish() -> ColumnElement[bool]:
+    # A keep that came after the answer this statement sees is on the member's row: on PostgreSQL that row is read anew
+    # after waiting for it, the case is not.
+    return and_(
+        Case.answer == Answer.LAPSE,
+        or_(Member.last_kept_at.is_(None), Member.last_kept_at <= Case.answered_at),
+    )
+
+
+def _ended_by_silence(settings: Settings, deadline: datetime) -> ColumnElement[bool]:
+    """Promise 1 and 2 in one condition: warned in time, at the present address, by a mail the server accepted and
+    nobody bounced, in an open campaign, and every fact still as it was found."""
+    warning = exists(
+        select(Message.id).where(
+            Message.case_id == Case.id,
+            Message.kind == Kind.WARNING,
+            Message.state == MessageState.SENT,
+            Message.to_address == Case.warned_to,
+        )
+    )
+    campaign_is_open = exists(
+        select(Campaign.id).where(Campaign.id == Case.campaign_id, Campaign.state == CampaignState.OPEN)
+    )
+    return and_(
+        facts_hold(settings),
+        Case.warned_at < dates.warned_by(deadline, settings.min_notice_days, settings.zone),
+        Member.email == Case.warned_to,
+        warning,
+        campaign_is_open,
+    )
+
+
+def _lapse(
+    session: Session,
+    settings: Settings,
+    deadline: datetime,
+    due: ColumnElement[bool],
+    condition: ColumnElement[bool],
+    now: datetime,
+) -> int:
+    """The statement that ends memberships, as of the deadline; access runs on to the end of what is paid."""
+    access_ends: ColumnElement[Any] = latest(literal(deadline, UTCDateTime()), Member.paid_through)
+    furthest = session.scalar(
+        select(func.max(Member.paid_through)).select_from(Case).join(Member, Member.id == Case.member_id).where(due)
+    )
+    return int(
+        session.execute(
+            update(Member)
+            .where(
+                Member.id == Case.member_id,
+                Member.status == MemberStatus.ACTIVE,
+                due,
+                condition,
+            )
+            .values(
+                status=MemberStatus.LAPSED,
+                lapsed_at=deadline,
+                access_ends_at=access_ends,
+                keep_until=keep_until_in_sql(settings, access_ends, deadline, furthest),
+            )
+            .execution_options(synchronize_session=False)
+        ).rowcount
+    )
+
+
+def keep_until_in_sql(
+    settings: Settings, access_ends: ColumnElement[Any], first: datetime, last: datetime | None
+) -> ColumnElement[Any]:
+    """``dates.keep_until`` of a column whose values lie between two instants: a branch for each month between them.
+
+    Month ends in a time zone are not something both databases can count.
+    """
+    branches = []
+    bound = first
+    while last is not None and bound < last:
+        branches.append((access_ends <= bound, _instant(dates.keep_until(bound, settings.keep_months, settings.zone))))
+        bound = dates.next_month_end(bound, settings.zone)
+    longest = _instant(dates.keep_until(bound, settings.keep_months, settings.zone))
+    return when(*branches, else_=longest) if branches else longest
+
+
+def _keep_the_silent(
+    session: Session, settings: Settings, deadline: datetime, due: ColumnElement[bool], now: datetime
+) -> None:
+    """ON_SILENCE=keep: the programme asks only. Silence counts as a keep, or everybody would be asked every month."""
+    silent = and_(due, _ended_by_silence(settings, deadline))
+    batch = new_batch()
+    session.execute(
+        update(Case)
+        .where(Case.member_id == Member.id, silent)
+        .values(
+            answer=Answer.KEEP,
+            answered_at=now,
+            answered_through=Through.SILENCE,
+            wording_version=WORDING_VERSION,
+            batch=batch,
+        )
+        .execution_options(synchronize_session=False)
+    )
+    session.execute(
+        update(Member)
+        .where(Member.id == Case.member_id, Case.batch == batch)
+        .values(last_kept_at=now)
+        .execution_options(synchronize_session=False)
+    )
+
+
+def _close_lapsed(session: Session, due: ColumnElement[bool], batch: str, now: datetime) -> None:
+    """The cases of the members that have just lapsed: a live case whose member has lapsed can be no other."""
+    session.execute(
+        update(Case)
+        .where(
+            due,
+            Case.member_id == Member.id,
+            Member.status == MemberStatus.LAPSED,
+            Member.lapsed_at == Case.deadline_at,
+        )
+        .values(state=CaseState.LAPSED, closed_at=now, batch=batch)
+        .execution_options(synchronize_session=False)
+    )
+
+
+def _close_otherwise(session: Session, settings: Settings, due: ColumnElement[bool], batch: str, now: datetime) -> int:
+    how = when((Case.answer == Answer.KEEP, CaseState.KEPT), else_=why_not(settings))
+    return int(
+        session.execute(
+            update(Case)
+            .where(
+                due,
+                Case.member_id == Member.id,
+                # Who wanted the end and did not lapse has left some other way, or is waiting for the next run.
+                or_(Case.answer == Answer.KEEP, Case.answer.is_(None)),
+                how.is_not(None),
+            )
+            .values(state=how, closed_at=now, batch=batch)
+            .execution_options(synchronize_session=False)
+        ).rowcount
+    ) + int(
+        session.execute(
+            update(Case)
+            .where(
+                due,
+                Case.member_id == Member.id,
+                Case.answer == Answer.LAPSE,
+                Member.status.in_([MemberStatus.ENDED, MemberStatus.PURGED]),
+            )
+            .values(state=CaseState.WITHDRAWN, closed_at=now, batch=batch)
+            .execution_options(synchronize_session=False)
+        ).rowcount
+    )
+
+
+def _what_follows(session: Session, batch: str, now: datetime) -> None:
+    """Stop orders, mails and events of the cases this window closed."""
+    ours = Case.batch == batch
+    stop = (
+        select(
+            literal("stop:") + Case.public_id + ":" + cast(Case.generation, String),
+            Member.id,
+            Case.id,
+            literal(OrderKind.STOP.value),
+            func.coalesce(Member.billing_ref, Member.public_id),
+            _instant(now),
+            _instant(now),
+        )
+        .select_from(Case)
+        .join(Member, Member.id == Case.member_id)
+        # An explicit end has sent its stop with the answer.
+        .where(ours, Case.state == CaseState.LAPSED, Case.answer.is_(None))
+    )
+    columns = ["key", "member_id", "case_id", "kind", "billing_ref", "created_at", "due_at"]
+    session.execute(
+        insert(session, BillingOrder)
+        .from_select(columns, stop, include_defaults=False)
+        .on_conflict_do_nothing(index_elements=["key"])
+    )
+    outbox.put_for_cases(
+        session,
+        Kind.LAPSED,
+        outbox.case_key(Kind.LAPSED, Case.generation),
+        now,
+        ours,
+        Case.state == CaseState.LAPSED,
+        deadline=Case.deadline_at,
+    )
+    outbox.put_for_cases(
+        session,
+        Kind.RETURNED,
+        outbox.case_key(Kind.RETURNED, Case.generation),
+        now,
+        ours,
+        Case.state == CaseState.RETURNED,
+        Case.warned_at.is_not(None),
+    )
+    campaigns.tell_nothing_ends(
+        session,
+        now,
+        ours,
+        Case.state.in_([CaseState.EXEMPTED, CaseState.WITHDRAWN]),
+        Member.status == MemberStatus.ACTIVE,
+    )
+    events.record_all(session, events.of_cases("case_closed", Case.state, now).where(ours))
+
+
+def _roll_on(session: Session, settings: Settings, due: ColumnElement[bool], now: datetime) -> int:
+    """Silent cases of open campaigns that had not enough notice: the same case, a later deadline, a warning again."""
+    deadline = dates.month_end_with_notice(now, settings.min_notice_days, settings.zone)
+    batch = new_batch()
+    open_campaigns = select(Campaign.id).where(Campaign.state == CampaignState.OPEN)
+    rolled = int(
+        session.execute(
+            update(Case)
+            .where(due, Case.answer.is_(None), Case.campaign_id.in_(open_campaigns))
+            .values(deadline_at=deadline, batch=batch)
+            .execution_options(synchronize_session=False)
+        ).rowcount
+    )
+    if rolled:
+        ours = Case.batch == batch
+        session.execute(
+            update(Message)
+            .where(
+                Message.case_id.in_(select(Case.id).where(ours, Case.warned_at.is_(None))),
+                Message.kind == Kind.WARNING,
+                Message.state == MessageState.FAILED,
+            )
+            .values(state=MessageState.QUEUED, attempts=0, due_at=now)
+            .execution_options(synchronize_session=False)
+        )
+        campaigns.queue_warnings(session, now, ours)
+        campaigns.tell_moved(session, now, deadline, ours)
+    return rolled
+
+
+def _instant(value: datetime) -> ColumnElement[Any]:
+    return literal(value, UTCDateTime())

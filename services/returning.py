@@ -1,0 +1,269 @@
+"""Coming back: by an order on the page, by use that turns out to have come before the end, or elsewhere.
+
+The member's row decides: every return is an UPDATE of it that asks for ``lapsed``, and so is the purge. Whichever comes
+second finds nothing to do.
+"""
+
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import Any
+
+from sqlalchemy import String, and_, cast, exists, func, literal, select, update
+from sqlalchemy.orm import Session
+
+from domain import dates
+from domain.errors import QuoteChanged, Refused
+from domain.lifecycle import Answer, CaseState, MemberStatus, OrderKind, OrderState
+from domain.notices import Kind
+from models import BillingOrder, Case, Member, Message, insert
+from models.base import UTCDateTime
+from services import billing, events, outbox
+from services.cases import lock, lock_members, new_batch
+from services.decisions import is_billed
+from settings import Settings
+
+BOUNCE_REVERSES = timedelta(days=14)
+
+
+@dataclass(frozen=True, slots=True)
+class Quote:
+    """What the come-back page offers. ``kind`` is undo inside the paid period, restart after it."""
+
+    kind: str
+    price_minor: int | None
+    currency: str | None
+    interval: str | None
+    first_charge_at: datetime | None
+    """When money is taken next: the old billing date for undo, now for restart, None where nothing is charged."""
+    saved_until: datetime
+
+    def matches(self, other: "Quote", settings: Settings) -> bool:
+        """Whether somebody who agreed to ``other`` has agreed to this: same kind, same price, same day."""
+
+        def day(instant: datetime | None) -> object:
+            return None if instant is None else dates.local_day(instant, settings.zone)
+
+        return (self.kind, self.price_minor, self.currency, self.interval, day(self.first_charge_at)) == (
+            other.kind,
+            other.price_minor,
+            other.currency,
+            other.interval,
+            day(other.first_charge_at),
+        )
+
+
+def quote(member: Member, settings: Settings, now: datetime) -> Quote:
+    """What coming back now would be. Raises Refused for who is not lapsed."""
+    if member.status != MemberStatus.LAPSED or member.access_ends_at is None or member.keep_until is None:
+        raise Refused("There is no ended membership to come back to.")
+    undo = member.access_ends_at > now
+    charged = bool(member.price_minor)
+    return Quote(
+        kind=OrderKind.UNDO if undo else OrderKind.RESTART,
+        price_minor=member.price_minor,
+        currency=member.currency,
+        interval=member.billing_interval,
+        first_charge_at=None if not charged else member.access_ends_at if undo else now,
+        saved_until=member.keep_until,
+    )
+
+
+def order(session: Session, settings: Settings, member_id: int, quoted: Quote, now: datetime) -> Quote:
+    """Come back at the price and on the day the page showed.
+
+    Raises QuoteChanged when they no longer hold (nothing is ordered), Refused when there is nothing to come back to.
+    """
+    member = lock(session, member_id)
+    if member is None:
+        raise Refused("There is no ended membership to come back to.")
+    present = quote(member, settings, now)
+    if not present.matches(quoted, settings):
+        raise QuoteChanged("The price or the date has changed since the page was shown.")
+    assert member.lapsed_at is not None
+    decision = f"{member.public_id}:{int(member.lapsed_at.timestamp())}"
+    access_ended_at = member.access_ends_at
+    _activate(session, Member.id == member_id, now, returned_at=now)
+    session.refresh(member)
+    if present.kind == OrderKind.UNDO:
+        if is_billed(member) and not billing.supersede_untried_stop(session, member_id, now):
+            billing.order(session, kind=OrderKind.UNDO, key=f"undo:{decision}", member=member, now=now)
+    elif member.price_minor:
+        if _stop_came_late(session, member_id, access_ended_at):
+            billing.order(
+                session,
+                kind=OrderKind.REFUND,
+                key=f"refund:{decision}",
+                member=member,
+                now=now,
+                since=access_ended_at,
+            )
+        billing.order(session, kind=OrderKind.RESTART, key=f"restart:{decision}", member=member, now=now)
+    outbox.put(session, kind=Kind.WELCOME_BACK, once_key=f"welcome_back:{decision}", now=now, member=member)
+    events.record(session, "came_back", now, detail=present.kind, member_id=member_id)
+    return present
+
+
+def reverse_for_use(session: Session, settings: Settings, uses: Any, now: datetime) -> int:
+    """Use before a silent lapse that is reported after it reverses the lapse; ``uses`` is (member_id, used_at).
+
+    An explicit end is not undone by use; whoever uses the service after it gets a mail that offers keep.
+    """
+    used = uses.subquery() if not hasattr(uses, "c") else uses
+    in_time = exists(
+        select(literal(1)).where(
+            used.c.member_id == Case.member_id,
+            used.c.used_at > Case.found_sign_of_life_at,
+            used.c.used_at < Case.closed_at,
+        )
+    )
+    after_own_end = exists(
+        select(literal(1)).where(used.c.member_id == Case.member_id, used.c.used_at > Case.answered_at)
+    )
+    outbox.put_for_cases(
+        session,
+        Kind.USED_AFTER_END,
+        outbox.case_key(Kind.USED_AFTER_END, Case.generation),
+        now,
+        Case.closed_at.is_(None),
+        Case.answer == Answer.LAPSE,
+        Member.status == MemberStatus.ACTIVE,
+        after_own_end,
+        deadline=Case.deadline_at,
+    )
+    return _reverse(session, in_time, CaseState.RETURNED, Kind.RETURNED, now)
+
+
+def reverse_for_bounce(session: Session, settings: Settings, member: Member, address: str, now: datetime) -> int:
+    """A warning that turns out not to have arrived: the silent lapse it led to is reversed for fourteen days."""
+    bounced = exists(
+        select(Message.id).where(
+            Message.case_id == Case.id,
+            Message.kind == Kind.WARNING,
+            Message.to_address == address,
+            Message.state == "bounced",
+        )
+    )
+    which = and_(Case.member_id == member.id, Case.closed_at > now - BOUNCE_REVERSES, bounced)
+    return _reverse(session, which, CaseState.UNREACHABLE, None, now)
+
+
+def returned_elsewhere(session: Session, settings: Settings, now: datetime) -> int:
+    """A lapsed member for whom more has been paid since has come back at the service itself: active, not purged."""
+    paid_again = and_(Member.status == MemberStatus.LAPSED, Member.paid_through > Member.access_ends_at)
+    lock_members(session, select(Member.id).where(paid_again))
+    returned = select(Member.id).where(paid_again)
+    events.record_all(
+        session,
+        select(
+            literal(now, UTCDateTime()),
+            literal("returned_elsewhere"),
+            literal(None, String()),
+            Member.id,
+            literal(None),
+            literal(None),
+        ).where(Member.id.in_(returned)),
+    )
+    return _activate(session, Member.id.in_(returned), now, returned_at=now)
+
+
+def _activate(session: Session, which: Any, now: datetime, **values: Any) -> int:
+    """Lapsed → active. The condition on the status is what a purge at the same instant loses or wins by."""
+    return int(
+        session.execute(
+            update(Member)
+            .where(Member.status == MemberStatus.LAPSED, which)
+            .values(status=MemberStatus.ACTIVE, lapsed_at=None, access_ends_at=None, keep_until=None, **values)
+            .execution_options(synchronize_session=False)
+        ).rowcount
+    )
+
+
+def _reverse(session: Session, which: Any, becomes: CaseState, mail: Kind | None, now: datetime) -> int:
+    """Take silent lapses back: members active, cases as they should have ended, stops struck out or undone, a mail."""
+    lapsed = and_(
+        Case.state == CaseState.LAPSED,
+        Case.answer.is_(None),
+        Case.member_id == Member.id,
+        Member.status == MemberStatus.LAPSED,
+        # This case, not an earlier one that the member has long come back from.
+        Member.lapsed_at == Case.deadline_at,
+        which,
+    )
+    lock_members(session, select(Case.member_id).join(Member, Member.id == Case.member_id).where(lapsed))
+    batch = new_batch()
+    reversed_ = int(
+        session.execute(
+            update(Case)
+            .where(lapsed)
+            .values(state=becomes, batch=batch, generation=Case.generation + 1)
+            .execution_options(synchronize_session=False)
+        ).rowcount
+    )
+    if not reversed_:
+        return 0
+    ours = Case.batch == batch
+    _activate(session, Member.id.in_(select(Case.member_id).where(ours)), now)
+    stops = and_(BillingOrder.case_id.in_(select(Case.id).where(ours)), BillingOrder.kind == OrderKind.STOP)
+    session.execute(
+        update(BillingOrder)
+        .where(stops, BillingOrder.state == OrderState.QUEUED, BillingOrder.attempts == 0)
+        .values(state=OrderState.SUPERSEDED)
+        .execution_options(synchronize_session=False)
+    )
+    undo = (
+        select(
+            literal("undo:") + Case.public_id + ":" + cast(Case.generation, String),
+            Member.id,
+            Case.id,
+            literal(OrderKind.UNDO.value),
+            func.coalesce(Member.billing_ref, Member.public_id),
+            literal(now, UTCDateTime()),
+            literal(now, UTCDateTime()),
+        )
+        .select_from(Case)
+        .join(Member, Member.id == Case.member_id)
+        .where(
+            ours,
+            exists(
+                select(BillingOrder.id).where(
+                    BillingOrder.case_id == Case.id,
+                    BillingOrder.kind == OrderKind.STOP,
+                    BillingOrder.state != OrderState.SUPERSEDED,
+                )
+            ),
+        )
+    )
+    columns = ["key", "member_id", "case_id", "kind", "billing_ref", "created_at", "due_at"]
+    session.execute(
+        insert(session, BillingOrder)
+        .from_select(columns, undo, include_defaults=False)
+        .on_conflict_do_nothing(index_elements=["key"])
+    )
+    # The mail of the end may still be waiting; it would be wrong now.
+    session.execute(
+        update(Message)
+        .where(
+            Message.case_id.in_(select(Case.id).where(ours)),
+            Message.kind == Kind.LAPSED,
+            Message.state == "queued",
+        )
+        .values(state="obsolete")
+        .execution_options(synchronize_session=False)
+    )
+    if mail is not None:
+        outbox.put_for_cases(session, mail, outbox.case_key(mail, Case.generation), now, ours)
+    events.record_all(session, events.of_cases("lapse_reversed", literal(becomes.value), now).where(ours))
+    return reversed_
+
+
+def _stop_came_late(session: Session, member_id: int, access_ended_at: datetime | None) -> bool:
+    """Whether a charge may have been made for a period after the end: the stop was not on record when access ended."""
+    stop = session.execute(
+        select(BillingOrder.state, BillingOrder.done_at)
+        .where(BillingOrder.member_id == member_id, BillingOrder.kind == OrderKind.STOP)
+        .order_by(BillingOrder.id.desc())
+        .limit(1)
+    ).first()
+    if stop is None or access_ended_at is None:
+        return False
+    return stop.done_at is None or stop.done_at > access_ended_at

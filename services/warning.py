@@ -1,0 +1,83 @@
+"""Reminding, and warning again where an address has changed."""
+
+from datetime import datetime, timedelta
+
+from sqlalchemy import exists, func, select, update
+from sqlalchemy.orm import Session
+
+from domain import dates
+from domain.lifecycle import CampaignState, MessageState
+from domain.notices import NOTICES, QUIET_DAYS, notice_due
+from models import Campaign, Case, Member, Message
+from services import campaigns, events, outbox
+from services.cases import facts_hold, lock_members, new_batch
+from settings import Settings
+
+
+def remind(session: Session, settings: Settings, now: datetime) -> int:
+    """Queue the reminders and last calls that are due: to silent, warned cases of open campaigns whose facts hold.
+
+    One statement for each deadline that is near. No two notices of one case go out within three days, so after a late
+    warning a reminder waits, and a last call takes its place when the time for one is over.
+    """
+    queued = 0
+    today = dates.local_day(now, settings.zone)
+    deadlines = session.scalars(
+        select(Case.deadline_at).where(Case.closed_at.is_(None), Case.deadline_at > now).distinct()
+    ).all()
+    quiet_since = dates.start_of_day(today - timedelta(days=QUIET_DAYS - 1), settings.zone)
+    for deadline in deadlines:
+        kind = notice_due(today, dates.named_day(deadline, settings.zone))
+        if kind is None:
+            continue
+        lately = exists(
+            select(Message.id).where(
+                Message.case_id == Case.id,
+                Message.kind.in_(NOTICES),
+                (Message.state.in_([MessageState.QUEUED, MessageState.SENDING])) | (Message.sent_at >= quiet_since),
+            )
+        )
+        queued += outbox.put_for_cases(
+            session,
+            kind,
+            outbox.case_key(kind, func.epoch(Case.deadline_at)),
+            now,
+            facts_hold(settings),
+            Case.deadline_at == deadline,
+            Case.warned_at.is_not(None),
+            Campaign.state == CampaignState.OPEN,
+            ~lately,
+            deadline=Case.deadline_at,
+        )
+    return queued
+
+
+def address_changed(session: Session, settings: Settings, now: datetime) -> int:
+    """After an import or an e-mail change: live cases that still write to another address than their member's.
+
+    The old link shows no facts and takes no answer, the warning counts no more, and the new address is warned.
+    """
+    stale = (Case.closed_at.is_(None), Case.member_id == Member.id, Case.address != Member.email)
+    lock_members(session, select(Case.member_id).join(Member, Member.id == Case.member_id).where(*stale))
+    batch = new_batch()
+    changed = int(
+        session.execute(
+            update(Case)
+            .where(*stale)
+            .values(
+                address=Member.email,
+                address_generation=Case.address_generation + 1,
+                generation=Case.generation + 1,
+                warned_at=None,
+                warned_to=None,
+                batch=batch,
+            )
+            .execution_options(synchronize_session=False)
+        ).rowcount
+    )
+    if changed:
+        ours = Case.batch == batch
+        opened = select(Campaign.id).where(Campaign.opened_at.is_not(None))
+        campaigns.queue_warnings(session, now, ours, Case.campaign_id.in_(opened))
+        events.record_all(session, events.of_cases("address_changed", Case.state, now).where(ours))
+    return changed
