@@ -48,7 +48,8 @@ def create_app(settings: Settings | None = None, ports: Ports | None = None) -> 
             return commands.unconfigured(error)
     app = Flask(__name__, instance_path=str(settings.instance_path.resolve()))
     app.config.from_mapping(settings.flask_config())
-    app.config["SQLALCHEMY_ENGINE_OPTIONS"] = (
+    # What a failed statement was given may be an address or a name: errors, and so logs, tell the statement only.
+    app.config["SQLALCHEMY_ENGINE_OPTIONS"] = {"hide_parameters": True} | (
         {"poolclass": NullPool} if settings.database_url.startswith("sqlite") else {"pool_pre_ping": True}
     )
     db.init_app(app)

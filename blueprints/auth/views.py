@@ -104,9 +104,7 @@ def sign_out_everywhere() -> Response:
 
 
 @blueprint.get("/sign-out")
-def signed_out() -> Response | str:
-    if current_user.is_authenticated:
-        return redirect(url_for("account.show"))
+def signed_out() -> str:
     return render_template("auth/signed_out.html")
 
 
