@@ -72,7 +72,7 @@ def order(
             member_id=member.id,
             case_id=None if case is None else case.id,
             kind=kind,
-            billing_ref=member.billing_ref or member.external_id,
+            billing_ref=member.billing_ref or member.public_id,
             price_minor=member.price_minor,
             currency=member.currency,
             billing_interval=member.billing_interval,

@@ -54,7 +54,11 @@ class Closed:
 def close(session: Session, settings: Settings, now: datetime, commit: Callable[[], None]) -> Closed:
     """End what is due at ``now``. ``commit`` is called after every window, with nothing half-done."""
     done = Closed()
-    for deadline in _due_deadlines(session, now):
+    for_writing(session)
+    deadlines = _due_deadlines(session, now)
+    commit()
+    for deadline in deadlines:
+        for_writing(session)
         may_end_silence = _look_before_closing(session, settings, deadline, now, done)
         commit()
         after = 0
@@ -74,7 +78,6 @@ def close(session: Session, settings: Settings, now: datetime, commit: Callable[
 
 
 def _due_deadlines(session: Session, now: datetime) -> list[datetime]:
-    for_writing(session)
     return list(
         session.scalars(
             select(Case.deadline_at)
