@@ -1,0 +1,183 @@
+"""The views. Each GET reads; each POST takes one answer or one hint, commits once, and shows what holds then."""
+
+from collections.abc import Callable
+
+from flask import Blueprint, Response, g, make_response, render_template, request, session
+from flask_login import current_user, login_required
+from flask_wtf.csrf import CSRFError
+from sqlalchemy import ColumnElement, and_
+
+from blueprints.checkin import words
+from domain.errors import Refused
+from domain.lifecycle import Answer, Through
+from models import Case, db, for_writing
+from services import check_in, decisions, scanners, wording
+from services.installation import installed, wake
+from services.links import CHECK_IN
+from services.notice import Standing, State, standing
+
+blueprint = Blueprint("checkin", __name__)
+
+
+@blueprint.before_request
+def _whoever_is_signed_in() -> None:
+    # A page behind a mail's link is about the case of that link, so it is laid out without asking who is here.
+    g.bare = "token" in (request.view_args or {})
+
+
+@blueprint.get("/check-in/<token>")
+def show(token: str) -> Response:
+    return _page(_of_token(token))
+
+
+@blueprint.post("/check-in/<token>")
+def answer(token: str) -> Response:
+    for_writing(db.session())
+    return _answered(_of_token(token), Through.LINK, lambda: _of_token(token))
+
+
+@blueprint.get("/check-in")
+@login_required
+def mine() -> Response:
+    return _page(_of_member(), signed_in=True)
+
+
+@blueprint.post("/check-in")
+@login_required
+def answer_mine() -> Response:
+    for_writing(db.session())
+    return _answered(_of_member(), Through.ACCOUNT, _of_member)
+
+
+@blueprint.get("/check-in/<token>/not-mine")
+def not_mine(token: str) -> Response:
+    seen = _of_token(token)
+    if seen is None or seen.state is State.PURGED:
+        return _page(seen)
+    return _render(seen, "checkin/not_mine.html")
+
+
+@blueprint.post("/check-in/<token>/not-mine")
+def say_not_mine(token: str) -> Response:
+    for_writing(db.session())
+    seen = _of_token(token)
+    if seen is None or seen.state is State.PURGED:
+        return _page(seen)
+    if _may_be_a_machine(seen):
+        return _render(seen, "checkin/not_mine.html", one_step_left=True, marker=_marker(seen))
+    decisions.not_mine(db.session(), seen.case.id, installed().clock.now())
+    db.session.commit()
+    wake()
+    return _render(seen, "checkin/not_mine_said.html")
+
+
+@blueprint.get("/check-in/<path:token>")
+def broken(token: str) -> Response:
+    """What a mail program made of a link: the same general page as for any other that is none."""
+    return _general()
+
+
+@blueprint.errorhandler(CSRFError)
+def _without_csrf(error: CSRFError) -> Response:
+    """The page once more with its buttons; nothing was written."""
+    _whoever_is_signed_in()
+    g.not_saved = True
+    view: Callable[..., Response] = {"checkin.answer": show, "checkin.say_not_mine": not_mine}.get(
+        request.endpoint or "", mine
+    )
+    response = make_response(view(**(request.view_args or {})))
+    if response.status_code == 200:
+        response.status_code = 400
+    return response
+
+
+def _of_token(token: str) -> Standing | None:
+    """None for a token that is none, and for one of an older address: neither shows anything."""
+    here = installed()
+    read = check_in.read(here.settings, token)
+    if read is None:
+        return None
+    public_id, generation = read
+    return _standing(and_(Case.public_id == public_id, Case.address_generation == generation))
+
+
+def _of_member() -> Standing | None:
+    return _standing(and_(Case.member_id == current_user.member.id, Case.closed_at.is_(None)))
+
+
+def _standing(which: ColumnElement[bool]) -> Standing | None:
+    here = installed()
+    return standing(db.session(), here.settings, which, here.clock.now())
+
+
+def _answered(seen: Standing | None, through: Through, anew: Callable[[], Standing | None]) -> Response:
+    signed_in = through is Through.ACCOUNT
+    if seen is None:
+        return _page(None, signed_in=signed_in)
+    try:
+        wish = Answer(request.form.get("answer", ""))
+    except ValueError:
+        return _page(seen, signed_in=signed_in, unknown=True, status=400)
+    if not signed_in and _may_be_a_machine(seen):
+        return _page(seen, one_step_left=True, marker=_marker(seen))
+    here = installed()
+    try:
+        decisions.answer(db.session(), here.settings, seen.case.id, wish, through, here.clock.now())
+        db.session.commit()
+        _remember_press(seen)
+        wake()
+    except Refused:
+        # The membership or the round ended meanwhile, or long ago: the page says what holds instead.
+        db.session.rollback()
+    return _page(anew(), signed_in=signed_in, just_answered=True)
+
+
+def _may_be_a_machine(seen: Standing) -> bool:
+    """Whether this press has to be made once more; the form that asks for it carries a marker that lets it through."""
+    here = installed()
+    case = seen.case
+    marker = request.form.get("step", "")
+    if check_in.is_second_step(here.settings, marker, case.public_id, case.address_generation):
+        return False
+    if scanners.calls_itself_one(request.user_agent.string):
+        return True
+    # A receipt carries the same link, and a machine that presses its one button would turn the answer round. Whoever
+    # has answered in this browser before is none.
+    known = case.public_id in session.get("pressed", [])
+    return not known and scanners.just_mailed(db.session(), here.clock.now(), case_id=case.id, kinds=CHECK_IN)
+
+
+def _marker(seen: Standing) -> str:
+    return check_in.second_step(installed().settings, seen.case.public_id, seen.case.address_generation)
+
+
+def _remember_press(seen: Standing) -> None:
+    session["pressed"] = [*session.get("pressed", [])[-9:], seen.case.public_id]
+
+
+def _page(seen: Standing | None, *, signed_in: bool = False, status: int = 200, **more: object) -> Response:
+    if seen is not None:
+        response = _render(seen, "checkin/case.html", **more)
+    elif signed_in:
+        response = make_response(render_template("checkin/nothing.html"))
+    else:
+        response = _general()
+    response.status_code = status
+    return response
+
+
+def _render(seen: Standing, template: str, **more: object) -> Response:
+    here = installed()
+    # The page goes on in the language of the mail it was opened from, unless its reader has chosen another.
+    locale = wording.language() if "lang" in session or not seen.member.locale else seen.member.locale
+    with wording.in_language(locale) as language:
+        said = words.of_standing(seen, here.settings, here.clock.now())
+        token = (request.view_args or {}).get("token")
+        response = make_response(render_template(template, seen=seen, said=said, token=token, State=State, **more))
+    response.headers["Content-Language"] = language
+    return response
+
+
+def _general() -> Response:
+    """Nothing about anybody, and the way to a page that shows everything: signing in."""
+    return make_response(render_template("checkin/general.html"))
