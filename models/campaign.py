@@ -102,8 +102,11 @@ class Case(Base):
         one_of("answer", Answer),
         one_of("answered_through", Through),
         one_of("rule", Rule),
-        # Design promise 1: nobody lapses unasked and unwarned.
-        CheckConstraint("state <> 'lapsed' OR answer = 'lapse' OR warned_at IS NOT NULL", name="warned_or_own_wish"),
+        # Design promise 1: nobody lapses unasked and unwarned. A CHECK passes when it is null, as a bare comparison with
+        # the answer of a silent case would be.
+        CheckConstraint(
+            "state <> 'lapsed' OR coalesce(answer, '') = 'lapse' OR warned_at IS NOT NULL", name="warned_or_own_wish"
+        ),
         CheckConstraint("(state = 'open') = (closed_at IS NULL)", name="live_until_closed"),
         CheckConstraint("(answer IS NULL) = (answered_at IS NULL)", name="answer_has_instant"),
         CheckConstraint("rule = 'own_wish' OR campaign_id IS NOT NULL", name="asked_in_a_campaign"),

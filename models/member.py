@@ -119,7 +119,8 @@ Member.__table__.append_constraint(
 # What a lapse promises is on the row of the lapse: since when, access until when, saved until when.
 Member.__table__.append_constraint(
     CheckConstraint(
-        "status <> 'lapsed' OR (lapsed_at IS NOT NULL AND access_ends_at >= lapsed_at AND keep_until > access_ends_at)",
+        "status <> 'lapsed' OR (lapsed_at IS NOT NULL AND access_ends_at IS NOT NULL AND keep_until IS NOT NULL"
+        " AND access_ends_at >= lapsed_at AND keep_until > access_ends_at)",
         name="lapsed_has_dates",
     )
 )
