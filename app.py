@@ -77,8 +77,10 @@ def create_app(settings: Settings | None = None, ports: Ports | None = None) -> 
         app.register_blueprint(page.blueprint)
     if settings.demo:
         from blueprints import demo
+        from jobs import travelling
 
         app.register_blueprint(demo.blueprint)
+        travelling.init_app(app)
     for part in (blueprints.banner, blueprints.errors, blueprints.headers, blueprints.language):
         part.init_app(app)
     commands.init_app(app)

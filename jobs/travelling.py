@@ -1,0 +1,57 @@
+"""Journeys in time, in the demo: every morning on the way is lived through, so that nothing is skipped.
+
+1. The clock is set to the morning.
+2. The service's nightly file of uses arrives, as it would from a service that is running.
+3. The due calendar jobs run, and then the queues: notices, closes, purges and their mails, each on its day.
+"""
+
+from collections.abc import Callable
+from datetime import datetime, timedelta
+from typing import Protocol, cast
+
+from flask import Flask
+
+from jobs import runner, timetable
+from models import db, for_writing
+from services import activity, demo
+from services.installation import Installation
+
+AFTERWARDS = timedelta(minutes=10)
+"""One arrives a while after the mails: an answer within a minute of its mail is taken for a machine's."""
+
+
+class TravellingClock(Protocol):
+    def now(self) -> datetime: ...
+
+    def travel(self, to: datetime) -> None: ...
+
+
+def init_app(app: Flask) -> None:
+    """Offer ``app.extensions["dormouse_travel"](to)`` to the pages and the command of the demo."""
+    app.extensions["dormouse_travel"] = journey(app)
+
+
+def journey(app: Flask) -> Callable[[datetime], None]:
+    installation: Installation = app.extensions["dormouse"]
+    clock = cast(TravellingClock, installation.clock)
+
+    def travel(to: datetime) -> None:
+        for morning in demo.mornings(clock.now(), to, installation.settings.zone):
+            clock.travel(morning)
+            _nightly_file(app, installation)
+            runner.run_due(app)
+            for queue in timetable.QUEUE:
+                runner.run_queue(app, queue)
+        clock.travel(to + AFTERWARDS)
+
+    return travel
+
+
+def _nightly_file(app: Flask, installation: Installation) -> None:
+    now = installation.clock.now()
+    with app.app_context():
+        session = db.session()
+        for_writing(session)
+        uses = demo.uses_of_last_night(session, now)
+        activity.record(session, installation.settings, uses, now)
+        session.commit()
