@@ -1,0 +1,53 @@
+"""`flask jobs`: where the scheduled work stands, and running one job by hand."""
+
+from typing import Any
+
+import click
+from flask import current_app
+
+from commands.output import echo_json, echo_table, instant
+from services.installation import installed
+
+
+@click.group("jobs")
+def group() -> None:
+    """The scheduled work: when each job last ran, and running one now."""
+
+
+@group.command("list")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+def list_(as_json: bool) -> None:
+    """Each job, when it last ran with what result, and when it is next due."""
+    now, zone = installed().clock.now(), installed().settings.zone
+    states = _jobs().overview(now)
+    if as_json:
+        echo_json(states)
+        return
+    rows = [
+        (
+            one.job,
+            instant(one.started_at, zone),
+            one.state,
+            one.error or one.result,
+            "at any time"
+            if one.next_due_at is None
+            else "now"
+            if one.next_due_at <= now
+            else instant(one.next_due_at, zone),
+        )
+        for one in states
+    ]
+    echo_table(("JOB", "LAST RUN", "STATE", "RESULT", "NEXT DUE"), rows)
+    click.echo(f"Times are in {installed().settings.service_timezone}.")
+
+
+@group.command("run")
+@click.argument("name")
+def run(name: str) -> None:
+    """Run the job NAME now, whether it is due or not, and print the result."""
+    click.echo(f"{name}: {_jobs().run(name, installed().clock.now())}")
+
+
+def _jobs() -> Any:
+    # Commands and jobs know nothing of each other; app.py has put them into the same application.
+    return current_app.extensions["dormouse_jobs"]

@@ -1,0 +1,91 @@
+"""What each job does: a call of the use case, and one line that says what came of it."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import datetime
+
+from sqlalchemy.orm import Session
+
+from domain.dates import month_of
+from jobs import timetable
+from models import for_writing
+from services import billing, campaigns, closing, purging, warning
+from services.installation import Installation
+
+
+@dataclass(frozen=True, slots=True)
+class Context:
+    """What a body works with. ``commit`` ends a step for good; ``enough`` says when a queue job has to stop."""
+
+    session: Session
+    installation: Installation
+    now: datetime
+    commit: Callable[[], None]
+    enough: Callable[[], bool]
+
+
+@dataclass(frozen=True, slots=True)
+class Result:
+    """What came of a run. Not ``finished``: what it waits for has not come, so its period is tried again."""
+
+    text: str
+    finished: bool = True
+
+
+def draft_campaign(context: Context) -> Result:
+    settings = context.installation.settings
+    for_writing(context.session)
+    month = month_of(context.now, settings.zone)
+    campaign = campaigns.draft(context.session, settings, month, context.now)
+    return Result(f"{month}: {campaign.state}, {campaign.dormant_count} dormant")
+
+
+def remind(context: Context) -> Result:
+    """The daily look at open rounds: what needs no approval opens, changed addresses are heard of, notices are due."""
+    settings = context.installation.settings
+    for_writing(context.session)
+    campaigns.open_what_is_due(context.session, settings, context.now)
+    changed = warning.address_changed(context.session, settings, context.now)
+    queued = warning.remind(context.session, settings, context.now)
+    return Result(f"{queued} notices queued, {changed} changed addresses")
+
+
+def close(context: Context) -> Result:
+    closed = closing.close(context.session, context.installation.settings, context.now, context.commit)
+    text = f"{closed.lapsed} lapsed, {closed.otherwise} closed otherwise, {closed.rolled} rolled on"
+    return Result(f"{text}; waiting for the use feed", finished=False) if closed.waiting_for_feed else Result(text)
+
+
+def warn_purge(context: Context) -> Result:
+    for_writing(context.session)
+    queued = purging.warn_purge(context.session, context.installation.settings, context.now)
+    return Result(f"{queued} last chances queued")
+
+
+def purge(context: Context) -> Result:
+    purged = purging.purge(context.session, context.installation.settings, context.now, context.commit)
+    return Result(f"{purged} purged")
+
+
+def deliver(context: Context) -> Result:
+    from services import delivery
+
+    return Result(delivery.deliver(context))
+
+
+def settle_billing(context: Context) -> Result:
+    done = billing.settle(
+        context.session, context.installation.billing, context.installation.clock, context.commit, context.enough
+    )
+    return Result(f"{done.done} done, {done.again} to try again, {done.failed} failed")
+
+
+BODIES: dict[str, Callable[[Context], Result]] = {
+    timetable.DRAFT: draft_campaign,
+    timetable.DELIVER: deliver,
+    timetable.REMIND: remind,
+    timetable.CLOSE: close,
+    timetable.SETTLE: settle_billing,
+    timetable.WARN_PURGE: warn_purge,
+    timetable.PURGE: purge,
+}
