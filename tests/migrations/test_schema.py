@@ -58,12 +58,6 @@ def flask(url: str, folder: Path, *arguments: str) -> subprocess.Popen[str]:
     )
 
 
-def finished(process: subprocess.Popen[str]) -> str:
-    out, err = process.communicate(timeout=120)
-    assert process.returncode == 0, err
-    return out + err
-
-
 def test_upgrading_from_nothing_gives_the_schema_of_the_models(empty_database: EmptyDatabases, tmp_path: Path) -> None:
     """Tables, columns, keys, indexes with their WHERE, checks, triggers: as the database itself tells them."""
     migrated = catalogue.of(upgraded(empty_database(), tmp_path))
@@ -110,8 +104,9 @@ def test_upgrading_twice_changes_nothing(empty_database: EmptyDatabases, tmp_pat
 def test_four_processes_may_upgrade_at_once(empty_database: EmptyDatabases, tmp_path: Path) -> None:
     """A deployment that starts several machines at the same instant, each with ``flask db upgrade`` first."""
     url = empty_database()
-    for process in [flask(url, tmp_path, "db", "upgrade") for _ in range(4)]:
-        finished(process)
+    processes = [flask(url, tmp_path, "db", "upgrade") for _ in range(4)]
+    said = [process.communicate(timeout=120)[1] for process in processes]
+    assert [process.returncode for process in processes] == [0, 0, 0, 0], said
     engine = create_engine(url)
     with engine.connect() as connection:
         assert connection.scalars(text("SELECT version_num FROM alembic_version")).all() == REVISIONS.get_heads()
