@@ -1,6 +1,6 @@
 """Persistence: typed SQLAlchemy models, one family of tables a file."""
 
-from models.base import Base, db, for_writing, insert
+from models.base import Base, change, db, for_writing, insert
 from models.billing import BillingOrder, LocalCall, LocalCharge, LocalSubscription
 from models.campaign import Campaign, Case
 from models.event import Event
@@ -29,6 +29,7 @@ __all__ = [
     "Profile",
     "SavedList",
     "UseFeed",
+    "change",
     "db",
     "for_writing",
     "insert",

@@ -7,9 +7,12 @@ from flask_sqlalchemy import SQLAlchemy
 from sqlalchemy import (
     BigInteger,
     CheckConstraint,
+    CursorResult,
     DateTime,
     Dialect,
     Engine,
+    Executable,
+    Insert,
     Integer,
     MetaData,
     String,
@@ -165,6 +168,20 @@ def insert(session: Session, table: type[DeclarativeBase]) -> Any:
     """INSERT of the session's own dialect, which knows ON CONFLICT."""
     construct = sqlite.insert if session.get_bind().dialect.name == "sqlite" else postgresql.insert
     return construct(table)
+
+
+def change(session: Session, statement: Executable) -> int:
+    """Run one INSERT, UPDATE or DELETE over any number of rows; returns how many it changed.
+
+    Objects that are loaded already are not brought up to date. An INSERT is kept from returning its keys, which would
+    fetch every row and leave the count unknown.
+    """
+    if isinstance(statement, Insert):
+        statement = statement.inline()
+    result = session.execute(statement, execution_options={"synchronize_session": False, "preserve_rowcount": True})
+    assert isinstance(result, CursorResult)
+    assert result.rowcount >= 0
+    return result.rowcount
 
 
 def for_writing(session: Session) -> None:

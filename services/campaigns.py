@@ -14,7 +14,7 @@ from domain import dates
 from domain.errors import NotFound, Refused
 from domain.lifecycle import CampaignState, CaseState, HoldReason, MailState, MessageState
 from domain.notices import APPROVE_REMINDER_DAYS, NOTICES, VETO_DAYS, Kind
-from models import Campaign, Case, Member, Message
+from models import Campaign, Case, Member, Message, change
 from models.base import UTCDateTime
 from services import breaker, events, outbox
 from services.cases import lock_members, new_batch
@@ -66,9 +66,7 @@ def draft(session: Session, settings: Settings, month: str, now: datetime) -> Ca
         "found_plan", "found_price_minor", "found_currency", "found_billing_interval", "address", "rule",
     ]  # fmt: skip
     selected = dormant(settings.policy, now, found, *askable(now))
-    campaign.dormant_count = session.execute(
-        insert(Case).from_select(columns, selected, include_defaults=False)
-    ).rowcount
+    campaign.dormant_count = change(session, insert(Case).from_select(columns, selected, include_defaults=False))
     events.record(session, "campaign_drafted", now, campaign_id=campaign.id)
     events.record_all(session, events.of_cases("case_opened", Case.rule, now).where(Case.campaign_id == campaign.id))
 
@@ -199,11 +197,11 @@ def _open(session: Session, settings: Settings, campaign: Campaign, now: datetim
     campaign.opened_at = now
     campaign.deadline_at = dates.month_end_with_notice(now, settings.min_notice_days, settings.zone)
     session.flush()
-    session.execute(
+    change(
+        session,
         update(Case)
         .where(Case.campaign_id == campaign.id, Case.closed_at.is_(None), Case.answer.is_(None))
-        .values(deadline_at=campaign.deadline_at)
-        .execution_options(synchronize_session=False)
+        .values(deadline_at=campaign.deadline_at),
     )
     queue_warnings(session, now, Case.campaign_id == campaign.id)
     events.record(session, "campaign_opened", now, campaign_id=campaign.id)
@@ -241,7 +239,8 @@ def _move_near_deadlines(session: Session, settings: Settings, campaign: Campaig
     """A hold has eaten the notice: the next month end that leaves it, and a mail to whoever was told another day."""
     deadline = dates.month_end_with_notice(now, settings.min_notice_days, settings.zone)
     batch = new_batch()
-    moved = session.execute(
+    moved = change(
+        session,
         update(Case)
         .where(
             Case.campaign_id == campaign.id,
@@ -249,9 +248,8 @@ def _move_near_deadlines(session: Session, settings: Settings, campaign: Campaig
             Case.answer.is_(None),
             Case.deadline_at < deadline,
         )
-        .values(deadline_at=deadline, batch=batch)
-        .execution_options(synchronize_session=False)
-    ).rowcount
+        .values(deadline_at=deadline, batch=batch),
+    )
     if moved:
         tell_moved(session, now, deadline, Case.batch == batch)
     campaign.deadline_at = deadline
@@ -296,22 +294,17 @@ def withdraw(session: Session, now: datetime, *which: Any) -> int:
     silent = (Case.closed_at.is_(None), Case.answer.is_(None), *which)
     lock_members(session, select(Case.member_id).where(*silent))
     batch = new_batch()
-    ended = session.execute(
-        update(Case)
-        .where(*silent)
-        .values(state=CaseState.WITHDRAWN, closed_at=now, batch=batch)
-        .execution_options(synchronize_session=False)
-    ).rowcount
+    ended = change(session, update(Case).where(*silent).values(state=CaseState.WITHDRAWN, closed_at=now, batch=batch))
     ours = Case.batch == batch
-    session.execute(
+    change(
+        session,
         update(Message)
         .where(
             Message.case_id.in_(select(Case.id).where(ours)),
             Message.kind.in_(NOTICES),
             Message.state == MessageState.QUEUED,
         )
-        .values(state=MessageState.OBSOLETE)
-        .execution_options(synchronize_session=False)
+        .values(state=MessageState.OBSOLETE),
     )
     tell_nothing_ends(session, now, ours)
     events.record_all(session, events.of_cases("case_closed", literal(CaseState.WITHDRAWN.value), now).where(ours))

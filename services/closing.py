@@ -32,7 +32,7 @@ from domain.lifecycle import (
     Through,
 )
 from domain.notices import WORDING_VERSION, Kind
-from models import BillingOrder, Campaign, Case, Member, Message, for_writing, insert
+from models import BillingOrder, Campaign, Case, Member, Message, change, for_writing, insert
 from models.base import UTCDateTime, latest
 from services import breaker, campaigns, events, outbox
 from services.cases import facts_hold, lock_members, new_batch, why_not
@@ -127,7 +127,8 @@ def _end_of_window(session: Session, deadline: datetime, after: int) -> int | No
         .limit(WINDOW)
         .subquery()
     )
-    return session.scalar(select(func.max(due.c.member_id)))
+    last: int | None = session.scalar(select(func.max(due.c.member_id)))
+    return last
 
 
 def _close_window(
@@ -210,23 +211,21 @@ def _lapse(
     furthest = session.scalar(
         select(func.max(Member.paid_through)).select_from(Case).join(Member, Member.id == Case.member_id).where(due)
     )
-    return int(
-        session.execute(
-            update(Member)
-            .where(
-                Member.id == Case.member_id,
-                Member.status == MemberStatus.ACTIVE,
-                due,
-                condition,
-            )
-            .values(
-                status=MemberStatus.LAPSED,
-                lapsed_at=deadline,
-                access_ends_at=access_ends,
-                keep_until=keep_until_in_sql(settings, access_ends, deadline, furthest),
-            )
-            .execution_options(synchronize_session=False)
-        ).rowcount
+    return change(
+        session,
+        update(Member)
+        .where(
+            Member.id == Case.member_id,
+            Member.status == MemberStatus.ACTIVE,
+            due,
+            condition,
+        )
+        .values(
+            status=MemberStatus.LAPSED,
+            lapsed_at=deadline,
+            access_ends_at=access_ends,
+            keep_until=keep_until_in_sql(settings, access_ends, deadline, furthest),
+        ),
     )
 
 
@@ -252,7 +251,8 @@ def _keep_the_silent(
     """ON_SILENCE=keep: the programme asks only. Silence counts as a keep, or everybody would be asked every month."""
     silent = and_(due, _ended_by_silence(settings, deadline))
     batch = new_batch()
-    session.execute(
+    change(
+        session,
         update(Case)
         .where(Case.member_id == Member.id, silent)
         .values(
@@ -261,20 +261,15 @@ def _keep_the_silent(
             answered_through=Through.SILENCE,
             wording_version=WORDING_VERSION,
             batch=batch,
-        )
-        .execution_options(synchronize_session=False)
+        ),
     )
-    session.execute(
-        update(Member)
-        .where(Member.id == Case.member_id, Case.batch == batch)
-        .values(last_kept_at=now)
-        .execution_options(synchronize_session=False)
-    )
+    change(session, update(Member).where(Member.id == Case.member_id, Case.batch == batch).values(last_kept_at=now))
 
 
 def _close_lapsed(session: Session, due: ColumnElement[bool], batch: str, now: datetime) -> None:
     """The cases of the members that have just lapsed: a live case whose member has lapsed can be no other."""
-    session.execute(
+    change(
+        session,
         update(Case)
         .where(
             due,
@@ -282,38 +277,25 @@ def _close_lapsed(session: Session, due: ColumnElement[bool], batch: str, now: d
             Member.status == MemberStatus.LAPSED,
             Member.lapsed_at == Case.deadline_at,
         )
-        .values(state=CaseState.LAPSED, closed_at=now, batch=batch)
-        .execution_options(synchronize_session=False)
+        .values(state=CaseState.LAPSED, closed_at=now, batch=batch),
     )
 
 
 def _close_otherwise(session: Session, settings: Settings, due: ColumnElement[bool], batch: str, now: datetime) -> int:
-    how = when((Case.answer == Answer.KEEP, CaseState.KEPT), else_=why_not(settings))
-    return int(
-        session.execute(
-            update(Case)
-            .where(
-                due,
-                Case.member_id == Member.id,
-                # Who wanted the end and did not lapse has left some other way, or is waiting for the next run.
-                or_(Case.answer == Answer.KEEP, Case.answer.is_(None)),
-                how.is_not(None),
-            )
-            .values(state=how, closed_at=now, batch=batch)
-            .execution_options(synchronize_session=False)
-        ).rowcount
-    ) + int(
-        session.execute(
-            update(Case)
-            .where(
-                due,
-                Case.member_id == Member.id,
-                Case.answer == Answer.LAPSE,
-                Member.status.in_([MemberStatus.ENDED, MemberStatus.PURGED]),
-            )
-            .values(state=CaseState.WITHDRAWN, closed_at=now, batch=batch)
-            .execution_options(synchronize_session=False)
-        ).rowcount
+    how = when(
+        (Case.answer == Answer.KEEP, CaseState.KEPT),
+        # Who wanted the end and did not lapse has left some other way, or waits for the next run.
+        (
+            Case.answer == Answer.LAPSE,
+            when((Member.status.in_([MemberStatus.ENDED, MemberStatus.PURGED]), CaseState.WITHDRAWN), else_=None),
+        ),
+        else_=why_not(settings),
+    )
+    return change(
+        session,
+        update(Case)
+        .where(due, Case.member_id == Member.id, how.is_not(None))
+        .values(state=how, closed_at=now, batch=batch),
     )
 
 
@@ -336,10 +318,11 @@ def _what_follows(session: Session, batch: str, now: datetime) -> None:
         .where(ours, Case.state == CaseState.LAPSED, Case.answer.is_(None))
     )
     columns = ["key", "member_id", "case_id", "kind", "billing_ref", "created_at", "due_at"]
-    session.execute(
+    change(
+        session,
         insert(session, BillingOrder)
         .from_select(columns, stop, include_defaults=False)
-        .on_conflict_do_nothing(index_elements=["key"])
+        .on_conflict_do_nothing(index_elements=["key"]),
     )
     outbox.put_for_cases(
         session,
@@ -374,25 +357,24 @@ def _roll_on(session: Session, settings: Settings, due: ColumnElement[bool], now
     deadline = dates.month_end_with_notice(now, settings.min_notice_days, settings.zone)
     batch = new_batch()
     open_campaigns = select(Campaign.id).where(Campaign.state == CampaignState.OPEN)
-    rolled = int(
-        session.execute(
-            update(Case)
-            .where(due, Case.answer.is_(None), Case.campaign_id.in_(open_campaigns))
-            .values(deadline_at=deadline, batch=batch)
-            .execution_options(synchronize_session=False)
-        ).rowcount
+    rolled = change(
+        session,
+        update(Case)
+        .where(due, Case.answer.is_(None), Case.campaign_id.in_(open_campaigns))
+        .values(deadline_at=deadline, batch=batch),
     )
+
     if rolled:
         ours = Case.batch == batch
-        session.execute(
+        change(
+            session,
             update(Message)
             .where(
                 Message.case_id.in_(select(Case.id).where(ours, Case.warned_at.is_(None))),
                 Message.kind == Kind.WARNING,
                 Message.state == MessageState.FAILED,
             )
-            .values(state=MessageState.QUEUED, attempts=0, due_at=now)
-            .execution_options(synchronize_session=False)
+            .values(state=MessageState.QUEUED, attempts=0, due_at=now),
         )
         campaigns.queue_warnings(session, now, ours)
         campaigns.tell_moved(session, now, deadline, ours)

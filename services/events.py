@@ -16,13 +16,13 @@ def record(session: Session, code: str, now: datetime, *, detail: str | None = N
     session.flush()
 
 
-def record_all(session: Session, selected: Select[Any]) -> None:
+def record_all(session: Session, selected: Select[*tuple[Any, ...]]) -> None:
     """``selected`` gives the columns at, code, detail, member_id, case_id, campaign_id."""
     columns = ["at", "code", "detail", "member_id", "case_id", "campaign_id"]
     session.execute(insert(Event).from_select(columns, selected))
 
 
-def of_cases(code: str, detail: Any, now: datetime) -> Select[Any]:
+def of_cases(code: str, detail: Any, now: datetime) -> Select[*tuple[Any, ...]]:
     """Such a selection for cases; the caller says which."""
     return select(
         literal(now, UTCDateTime()), literal(code), detail, Case.member_id, Case.id, Case.campaign_id

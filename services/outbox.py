@@ -21,7 +21,7 @@ from domain import dates
 from domain.lifecycle import CampaignState, CaseState, MailState, MessageState
 from domain.notices import NOTICES, Kind, priority
 from domain.ports import MailResult
-from models import Campaign, Case, Member, Message, Operator, insert
+from models import Campaign, Case, Member, Message, Operator, change, insert
 from models.base import UTCDateTime
 from services import events, links
 from services.cases import facts_hold, lock, new_batch
@@ -90,7 +90,7 @@ def put(
         )
         .on_conflict_do_nothing(index_elements=["once_key"])
     )
-    return bool(session.execute(statement).rowcount)
+    return bool(change(session, statement))
 
 
 def put_for_cases(
@@ -99,7 +99,7 @@ def put_for_cases(
     key: ColumnElement[str],
     now: datetime,
     *where: ColumnElement[bool],
-    deadline: ColumnElement[Any] | None = None,
+    deadline: Any = None,
 ) -> int:
     """Queue one message for each case of a selection, to the member's present address, in one statement.
 
@@ -129,10 +129,10 @@ def put_for_cases(
         "created_at", "due_at", "deadline_at",
     ]  # fmt: skip
     statement = insert(session, Message).from_select(columns, selected, include_defaults=False)
-    return int(session.execute(statement.on_conflict_do_nothing(index_elements=["once_key"])).rowcount)
+    return change(session, statement.on_conflict_do_nothing(index_elements=["once_key"]))
 
 
-def case_key(kind: Kind, *parts: ColumnElement[Any]) -> ColumnElement[str]:
+def case_key(kind: Kind, *parts: Any) -> ColumnElement[str]:
     """``<kind>:<case>:<part>…`` in SQL."""
     key: ColumnElement[str] = literal(f"{kind}:") + Case.public_id
     for part in parts:
@@ -189,7 +189,8 @@ def claim(session: Session, settings: Settings, now: datetime, limit: int) -> li
         .limit(limit)
         .with_for_update(of=Message, skip_locked=True)
     )
-    session.execute(
+    change(
+        session,
         update(Message)
         .where(Message.id.in_(chosen), Message.state == MessageState.QUEUED)
         .values(
@@ -208,8 +209,7 @@ def claim(session: Session, settings: Settings, now: datetime, limit: int) -> li
                 ),
                 else_=Message.deadline_at,
             ),
-        )
-        .execution_options(synchronize_session=False)
+        ),
     )
     rows = session.execute(
         _joined(Message, Member, Case, Campaign, Operator)
@@ -255,12 +255,12 @@ def record(session: Session, settings: Settings, claimed: Claimed, result: MailR
         values = {"state": MessageState.BOUNCED if dead else MessageState.FAILED}
     else:
         values = {"state": MessageState.QUEUED, "due_at": now + _backoff(claimed.attempts)}
-    ours = session.execute(
+    ours = change(
+        session,
         update(Message)
         .where(Message.id == claimed.id, Message.lease_token == claimed.lease_token)
-        .values(lease_token=None, lease_until=None, smtp_reply=result.reply[:500], **values)
-        .execution_options(synchronize_session="fetch")
-    ).rowcount
+        .values(lease_token=None, lease_until=None, smtp_reply=result.reply[:500], **values),
+    )
     if not ours:
         return False
     if values["state"] == MessageState.SENT:
@@ -279,21 +279,21 @@ def record(session: Session, settings: Settings, claimed: Claimed, result: MailR
 def give_back(session: Session, claimed: list[Claimed], now: datetime) -> None:
     """Return claimed messages untried: the budget is over or the server is away. It is no attempt."""
     for one in claimed:
-        session.execute(
+        change(
+            session,
             update(Message)
             .where(Message.id == one.id, Message.lease_token == one.lease_token)
-            .values(state=MessageState.QUEUED, lease_token=None, lease_until=None, attempts=Message.attempts - 1)
-            .execution_options(synchronize_session=False)
+            .values(state=MessageState.QUEUED, lease_token=None, lease_until=None, attempts=Message.attempts - 1),
         )
 
 
 def fail(session: Session, claimed: Claimed, reason: str, now: datetime) -> None:
     """The message cannot be rendered: it stays failed, with the reason, and stops no other."""
-    session.execute(
+    change(
+        session,
         update(Message)
         .where(Message.id == claimed.id, Message.lease_token == claimed.lease_token)
-        .values(state=MessageState.FAILED, lease_token=None, lease_until=None, smtp_reply=reason[:500])
-        .execution_options(synchronize_session=False)
+        .values(state=MessageState.FAILED, lease_token=None, lease_until=None, smtp_reply=reason[:500]),
     )
     _event(session, "mail_failed", claimed, now)
 
@@ -315,13 +315,11 @@ def retire(session: Session, settings: Settings, now: datetime) -> int:
             or_(Message.kind == Kind.WARNING, Message.deadline_at == Case.deadline_at),
         )
     )
-    return int(
-        session.execute(
-            update(Message)
-            .where(Message.state == MessageState.QUEUED, Message.kind.in_(NOTICES), ~still)
-            .values(state=MessageState.OBSOLETE)
-            .execution_options(synchronize_session=False)
-        ).rowcount
+    return change(
+        session,
+        update(Message)
+        .where(Message.state == MessageState.QUEUED, Message.kind.in_(NOTICES), ~still)
+        .values(state=MessageState.OBSOLETE),
     )
 
 
@@ -332,12 +330,12 @@ def bounced(session: Session, settings: Settings, message_id: int, now: datetime
         return False
     address = message.to_address
     member = lock(session, message.member_id)
-    changed = session.execute(
+    changed = change(
+        session,
         update(Message)
         .where(Message.id == message_id, Message.state == MessageState.SENT)
-        .values(state=MessageState.BOUNCED)
-        .execution_options(synchronize_session="fetch")
-    ).rowcount
+        .values(state=MessageState.BOUNCED),
+    )
     if not changed:
         return False
     events.record(
@@ -392,7 +390,8 @@ def _warned(session: Session, settings: Settings, claimed: Claimed, member: Memb
     if now >= dates.warned_by(deadline, settings.min_notice_days, settings.zone):
         # Accepted too late for the day it names: that day is not acted on.
         deadline = dates.month_end_with_notice(now, settings.min_notice_days, settings.zone)
-    updated = session.execute(
+    updated = change(
+        session,
         update(Case)
         .where(
             Case.id == claimed.case.id,
@@ -408,9 +407,8 @@ def _warned(session: Session, settings: Settings, claimed: Claimed, member: Memb
                 (Case.answer.is_(None), literal(deadline, UTCDateTime())),
                 else_=func.coalesce(Case.deadline_at, literal(deadline, UTCDateTime())),
             ),
-        )
-        .execution_options(synchronize_session="fetch")
-    ).rowcount
+        ),
+    )
     if updated and deadline != claimed.deadline_at:
         current = session.get_one(Case, claimed.case.id, populate_existing=True)
         if current.answer is None:
@@ -427,11 +425,11 @@ def _warned(session: Session, settings: Settings, claimed: Claimed, member: Memb
 
 def _release_expired(session: Session, now: datetime) -> None:
     """What a process held that is gone, or slower than its lease, can be taken again; the attempt has counted."""
-    session.execute(
+    change(
+        session,
         update(Message)
         .where(Message.state == MessageState.SENDING, Message.lease_until <= now)
-        .values(state=MessageState.QUEUED, lease_token=None, lease_until=None)
-        .execution_options(synchronize_session=False)
+        .values(state=MessageState.QUEUED, lease_token=None, lease_until=None),
     )
 
 
@@ -453,7 +451,7 @@ def _event(session: Session, code: str, claimed: Claimed, now: datetime) -> None
 
 
 def _backoff(attempts: int) -> timedelta:
-    return min(FIRST_RETRY * 2 ** (attempts - 1), LONGEST_RETRY)
+    return min(FIRST_RETRY * float(2 ** (attempts - 1)), LONGEST_RETRY)
 
 
 def _domain(sender: str) -> str:

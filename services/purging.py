@@ -43,6 +43,7 @@ from models import (
     Message,
     Profile,
     SavedList,
+    change,
     for_writing,
     insert,
 )
@@ -81,7 +82,7 @@ def warn_purge(session: Session, settings: Settings, now: datetime) -> int:
         "once_key", "kind", "member_id", "locale", "to_address", "priority", "created_at", "due_at", "deadline_at",
     ]  # fmt: skip
     statement = insert(session, Message).from_select(columns, selected, include_defaults=False)
-    return int(session.execute(statement.on_conflict_do_nothing(index_elements=["once_key"])).rowcount)
+    return change(session, statement.on_conflict_do_nothing(index_elements=["once_key"]))
 
 
 def purge(session: Session, settings: Settings, now: datetime, commit: Callable[[], None]) -> int:
@@ -126,15 +127,15 @@ def erase(session: Session, settings: Settings, member_id: int, now: datetime) -
         )  # fmt: skip
     outbox.put(session, kind=Kind.ERASED, once_key=f"erased:{member.public_id}", now=now, member=member)
     _delete_library(session, Member.id == member_id)
-    session.execute(
+    change(
+        session,
         update(Message)
         .where(
             Message.member_id == member_id,
             Message.kind != Kind.ERASED,
             Message.state.in_([MessageState.QUEUED, MessageState.FAILED]),
         )
-        .values(state=MessageState.OBSOLETE)
-        .execution_options(synchronize_session=False)
+        .values(state=MessageState.OBSOLETE),
     )
     member.status = MemberStatus.ENDED
     member.lapsed_at = member.access_ends_at = member.keep_until = None
@@ -202,8 +203,7 @@ def _purge_window(session: Session, settings: Settings, due: Any, now: datetime)
         return 0
     ids = [row.id for row in doomed]
     theirs = Member.id.in_(ids)
-    erased = session.execute(
-        update(Member)
+    erased = change(session, update(Member)
         .where(theirs, due)
         .values(
             status=MemberStatus.PURGED,
@@ -223,16 +223,17 @@ def _purge_window(session: Session, settings: Settings, due: Any, now: datetime)
                 )
             },
         )
-        .execution_options(synchronize_session=False)
-    ).rowcount  # fmt: skip
+    )  # fmt: skip
     assert erased == len(ids), "a locked member cannot change between two statements"
-    session.execute(
+    change(
+        session,
         insert(session, Erasure)
         .values([{"digest": digests(settings, row.external_id)[0], "purged_at": now} for row in doomed])
-        .on_conflict_do_update(index_elements=["digest"], set_={"purged_at": now})
+        .on_conflict_do_update(index_elements=["digest"], set_={"purged_at": now}),
     )
     _delete_library(session, theirs)
-    session.execute(
+    change(
+        session,
         update(Message)
         .where(Message.member_id.in_(ids))
         .values(
@@ -244,12 +245,10 @@ def _purge_window(session: Session, settings: Settings, due: Any, now: datetime)
             state=when((and_(~_last_mail(), Message.state.in_(UNSENT)), MessageState.OBSOLETE), else_=Message.state),
             lease_token=when((_last_mail(), Message.lease_token), else_=None),
             lease_until=when((_last_mail(), Message.lease_until), else_=None),
-        )
-        .execution_options(synchronize_session=False)
+        ),
     )
-    session.execute(delete(MagicLink).where(MagicLink.member_id.in_(ids)).execution_options(synchronize_session=False))
-    session.execute(
-        update(Case)
+    change(session, delete(MagicLink).where(MagicLink.member_id.in_(ids)))
+    change(session, update(Case)
         .where(Case.member_id.in_(ids))
         .values(
             {
@@ -261,20 +260,18 @@ def _purge_window(session: Session, settings: Settings, due: Any, now: datetime)
                 )
             }
         )
-        .execution_options(synchronize_session=False)
     )  # fmt: skip
-    session.execute(
-        update(BillingOrder)
-        .where(BillingOrder.member_id.in_(ids))
-        .values(billing_ref=None, receipt=None, error=None)
-        .execution_options(synchronize_session=False)
+    change(
+        session,
+        update(BillingOrder).where(BillingOrder.member_id.in_(ids)).values(billing_ref=None, receipt=None, error=None),
     )
-    session.execute(
+    change(
+        session,
         insert(session, Event).from_select(
             ["at", "code", "member_id"],
             select(literal(now, UTCDateTime()), literal("purged"), Member.id).where(theirs),
             include_defaults=False,
-        )
+        ),
     )
     session.expire_all()
     return len(ids)
@@ -286,15 +283,15 @@ def _last_mail() -> Any:
 
 def _forget_addresses(session: Session, now: datetime) -> None:
     """A confirmation that could not be sent for a week is given up, and the address with it."""
-    session.execute(
+    change(
+        session,
         update(Message)
         .where(_last_mail(), Message.created_at < now - ADDRESS_KEPT_FOR)
-        .values(to_address=None, locale=None, state=MessageState.OBSOLETE, lease_token=None, lease_until=None)
-        .execution_options(synchronize_session=False)
+        .values(to_address=None, locale=None, state=MessageState.OBSOLETE, lease_token=None, lease_until=None),
     )
 
 
 def _delete_library(session: Session, which: Any) -> None:
     owners = select(Member.id).where(which)
     for table in (ListItem, SavedList, Profile):
-        session.execute(delete(table).where(table.member_id.in_(owners)).execution_options(synchronize_session=False))
+        change(session, delete(table).where(table.member_id.in_(owners)))

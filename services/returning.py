@@ -15,7 +15,7 @@ from domain import dates
 from domain.errors import QuoteChanged, Refused
 from domain.lifecycle import Answer, CaseState, MemberStatus, OrderKind, OrderState
 from domain.notices import Kind
-from models import BillingOrder, Case, Member, Message, insert
+from models import BillingOrder, Case, Member, Message, change, insert
 from models.base import UTCDateTime
 from services import billing, events, outbox
 from services.cases import lock, lock_members, new_batch
@@ -168,13 +168,11 @@ def returned_elsewhere(session: Session, settings: Settings, now: datetime) -> i
 
 def _activate(session: Session, which: Any, now: datetime, **values: Any) -> int:
     """Lapsed → active. The condition on the status is what a purge at the same instant loses or wins by."""
-    return int(
-        session.execute(
-            update(Member)
-            .where(Member.status == MemberStatus.LAPSED, which)
-            .values(status=MemberStatus.ACTIVE, lapsed_at=None, access_ends_at=None, keep_until=None, **values)
-            .execution_options(synchronize_session=False)
-        ).rowcount
+    return change(
+        session,
+        update(Member)
+        .where(Member.status == MemberStatus.LAPSED, which)
+        .values(status=MemberStatus.ACTIVE, lapsed_at=None, access_ends_at=None, keep_until=None, **values),
     )
 
 
@@ -191,24 +189,20 @@ def _reverse(session: Session, which: Any, becomes: CaseState, mail: Kind | None
     )
     lock_members(session, select(Case.member_id).join(Member, Member.id == Case.member_id).where(lapsed))
     batch = new_batch()
-    reversed_ = int(
-        session.execute(
-            update(Case)
-            .where(lapsed)
-            .values(state=becomes, batch=batch, generation=Case.generation + 1)
-            .execution_options(synchronize_session=False)
-        ).rowcount
+    reversed_ = change(
+        session, update(Case).where(lapsed).values(state=becomes, batch=batch, generation=Case.generation + 1)
     )
+
     if not reversed_:
         return 0
     ours = Case.batch == batch
     _activate(session, Member.id.in_(select(Case.member_id).where(ours)), now)
     stops = and_(BillingOrder.case_id.in_(select(Case.id).where(ours)), BillingOrder.kind == OrderKind.STOP)
-    session.execute(
+    change(
+        session,
         update(BillingOrder)
         .where(stops, BillingOrder.state == OrderState.QUEUED, BillingOrder.attempts == 0)
-        .values(state=OrderState.SUPERSEDED)
-        .execution_options(synchronize_session=False)
+        .values(state=OrderState.SUPERSEDED),
     )
     undo = (
         select(
@@ -234,21 +228,22 @@ def _reverse(session: Session, which: Any, becomes: CaseState, mail: Kind | None
         )
     )
     columns = ["key", "member_id", "case_id", "kind", "billing_ref", "created_at", "due_at"]
-    session.execute(
+    change(
+        session,
         insert(session, BillingOrder)
         .from_select(columns, undo, include_defaults=False)
-        .on_conflict_do_nothing(index_elements=["key"])
+        .on_conflict_do_nothing(index_elements=["key"]),
     )
     # The mail of the end may still be waiting; it would be wrong now.
-    session.execute(
+    change(
+        session,
         update(Message)
         .where(
             Message.case_id.in_(select(Case.id).where(ours)),
             Message.kind == Kind.LAPSED,
             Message.state == "queued",
         )
-        .values(state="obsolete")
-        .execution_options(synchronize_session=False)
+        .values(state="obsolete"),
     )
     if mail is not None:
         outbox.put_for_cases(session, mail, outbox.case_key(mail, Case.generation), now, ours)

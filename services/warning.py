@@ -8,7 +8,7 @@ from sqlalchemy.orm import Session
 from domain import dates
 from domain.lifecycle import CampaignState, MessageState
 from domain.notices import NOTICES, QUIET_DAYS, notice_due
-from models import Campaign, Case, Member, Message
+from models import Campaign, Case, Member, Message, change
 from services import campaigns, events, outbox
 from services.cases import facts_hold, lock_members, new_batch
 from settings import Settings
@@ -27,6 +27,7 @@ def remind(session: Session, settings: Settings, now: datetime) -> int:
     ).all()
     quiet_since = dates.start_of_day(today - timedelta(days=QUIET_DAYS - 1), settings.zone)
     for deadline in deadlines:
+        assert deadline is not None
         kind = notice_due(today, dates.named_day(deadline, settings.zone))
         if kind is None:
             continue
@@ -60,21 +61,20 @@ def address_changed(session: Session, settings: Settings, now: datetime) -> int:
     stale = (Case.closed_at.is_(None), Case.member_id == Member.id, Case.address != Member.email)
     lock_members(session, select(Case.member_id).join(Member, Member.id == Case.member_id).where(*stale))
     batch = new_batch()
-    changed = int(
-        session.execute(
-            update(Case)
-            .where(*stale)
-            .values(
-                address=Member.email,
-                address_generation=Case.address_generation + 1,
-                generation=Case.generation + 1,
-                warned_at=None,
-                warned_to=None,
-                batch=batch,
-            )
-            .execution_options(synchronize_session=False)
-        ).rowcount
+    changed = change(
+        session,
+        update(Case)
+        .where(*stale)
+        .values(
+            address=Member.email,
+            address_generation=Case.address_generation + 1,
+            generation=Case.generation + 1,
+            warned_at=None,
+            warned_to=None,
+            batch=batch,
+        ),
     )
+
     if changed:
         ours = Case.batch == batch
         opened = select(Campaign.id).where(Campaign.opened_at.is_not(None))

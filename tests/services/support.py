@@ -1,4 +1,4 @@
-"""Moving a round along in tests: mails accepted by a server that always says yes, month ends, the facts in the tables."""
+"""Moving a round along in tests: mails accepted by a server that always says yes, month ends, facts in the tables."""
 
 from datetime import datetime
 from typing import Any
