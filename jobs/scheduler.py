@@ -8,7 +8,8 @@ import logging
 import os
 import signal
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
 from time import monotonic
 
@@ -69,6 +70,7 @@ class Jobs:
         self._pid: int | None = None
         self._starting = threading.Lock()
         self._stopping = threading.Event()
+        self._only_me = threading.Lock()
         self._scheduler: BackgroundScheduler | None = None
         self._workers = {
             "calendar": _Worker("calendar", lambda: runner.run_due(app, self._stopping.is_set)),
@@ -116,14 +118,24 @@ class Jobs:
 
     def tick(self) -> None:
         """Let each worker that is idle look for work."""
-        if not self._stopping.is_set():
+        if not self._stopping.is_set() and not self._only_me.locked():
             for worker in self._workers.values():
                 worker.look()
 
     def wake(self) -> None:
         """Mail and billing orders that were just committed go out now; returns at once."""
+        if self._only_me.locked():
+            return
         for name in timetable.QUEUE:
             self._workers[name].look(again=True)
+
+    @contextmanager
+    def nobody_else(self) -> Iterator[None]:
+        """Inside, only the caller works in this process: the demo travels in time without being overtaken by a tick."""
+        with self._only_me:
+            for worker in self._workers.values():
+                worker.join(STOP_WITHIN)
+            yield
 
     def serve_alone(self) -> None:
         """Tick until SIGTERM or Ctrl-C, in the foreground; then end what is being worked on, within ten seconds."""

@@ -12,8 +12,8 @@ from typing import Protocol, cast
 from flask import Flask
 
 from jobs import runner, timetable
-from models import db, for_writing
-from services import activity, demo
+from models import db
+from services import demo
 from services.installation import Installation
 
 AFTERWARDS = timedelta(minutes=10)
@@ -36,13 +36,14 @@ def journey(app: Flask) -> Callable[[datetime], None]:
     clock = cast(TravellingClock, installation.clock)
 
     def travel(to: datetime) -> None:
-        for morning in demo.mornings(clock.now(), to, installation.settings.zone):
-            clock.travel(morning)
-            _nightly_file(app, installation)
-            runner.run_due(app)
-            for queue in timetable.QUEUE:
-                runner.run_queue(app, queue)
-        clock.travel(to + AFTERWARDS)
+        with app.extensions["dormouse_jobs"].nobody_else():
+            for morning in demo.mornings(clock.now(), to, installation.settings.zone):
+                clock.travel(morning)
+                _nightly_file(app, installation)
+                runner.run_due(app)
+                for queue in timetable.QUEUE:
+                    runner.run_queue(app, queue)
+            clock.travel(to + AFTERWARDS)
 
     return travel
 
@@ -51,7 +52,6 @@ def _nightly_file(app: Flask, installation: Installation) -> None:
     now = installation.clock.now()
     with app.app_context():
         session = db.session()
-        for_writing(session)
         uses = demo.uses_of_last_night(session, now)
-        activity.record(session, installation.settings, uses, now)
-        session.commit()
+        session.rollback()
+        demo.report_uses(session, installation.settings, uses, now, session.commit)
