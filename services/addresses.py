@@ -1,4 +1,4 @@
-"""Which texts are e-mail addresses: what a file must hold to be imported. When two are the same: domain/addresses.py."""
+"""Which texts are e-mail addresses. When two of them are the same one is for domain/addresses.py to say."""
 
 import re
 from unicodedata import normalize

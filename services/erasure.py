@@ -6,6 +6,7 @@ from datetime import datetime
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
+from domain.dates import local_day
 from models import Erasure
 from settings import Settings
 
@@ -18,10 +19,16 @@ def digests(settings: Settings, external_id: str) -> list[str]:
     return [hmac.digest(secret.encode(), text, "sha256").hex() for secret in reversed(settings.secrets)]
 
 
+def any_on_record(session: Session) -> bool:
+    return session.scalar(select(Erasure.digest).limit(1)) is not None
+
+
+def was_erased(purged_at: datetime, settings: Settings) -> str:
+    return f"external_id was erased on {local_day(purged_at, settings.zone)}; only who joins later is taken again"
+
+
 def purged(session: Session, settings: Settings, external_ids: list[str]) -> dict[str, datetime]:
-    """Which of these were erased, and when. With no erasure on record nothing is computed."""
-    if not external_ids or session.scalar(select(Erasure.digest).limit(1)) is None:
-        return {}
+    """Which of these were erased, and when."""
     owner = {digest: external_id for external_id in external_ids for digest in digests(settings, external_id)}
     wanted = list(owner)
     found: dict[str, datetime] = {}

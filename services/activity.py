@@ -1,0 +1,195 @@
+"""Import what members used and when: ``external_id,used_at``, any number of rows a member, in any order.
+
+The latest use is kept; but every use counts for a membership that ended before the use was reported (design promise 2).
+"""
+
+from collections.abc import Callable, Iterator
+from datetime import datetime
+from pathlib import Path
+
+from sqlalchemy import BigInteger, Table, func, or_, select, update
+from sqlalchemy.orm import Session
+
+from domain.errors import BadValue
+from models import Member, for_writing
+from models.base import UTCDateTime
+from services import cells, columns, erasure, reading, returning, staging
+from services.feeds import record_use
+from services.member_rows import cleaner_of_ids
+from services.member_upsert import stage_uses, use_table
+from services.reading import Counts, Reject, Unreadable
+from settings import Settings
+
+COLUMNS = ("external_id", "used_at")
+FEED = "activity"
+
+Read = tuple[int, str, str | None, str | None, str | None]
+"""Line, text, external_id, used_at as stored, and the reason where the row cannot be taken."""
+
+
+def import_activity(
+    session: Session,
+    settings: Settings,
+    path: Path,
+    now: datetime,
+    *,
+    commit: Callable[[], None],
+    source: str = FEED,
+    through: datetime | None = None,
+    rejected: Callable[[Reject], None] = lambda reject: None,
+    progress: reading.Progress = lambda done: None,
+) -> Counts:
+    """Import a CSV or NDJSON file of uses; ``through`` declares the feed ``source`` complete up to then.
+
+    ``updated`` counts members whose last use moved, batch by batch; ``unchanged`` the other good rows. Raises BadValue
+    for a file that cannot be read or whose columns are wrong.
+    """
+    if through is not None and through > now:
+        raise BadValue(f"--through {through.isoformat()} is in the future; a feed is complete up to now at most")
+    instants = cells.Instants(settings.zone, now, session.get_bind().dialect.name)
+    counts = Counts()
+    with reading.opened(path) as file:
+        lines = reading.numbered_lines(file, progress)
+        read = _of_json(lines, instants) if reading.is_json(path) else _of_csv(lines, instants)
+        for texts, rows, refused in _batches(read):
+            for_writing(session)
+            counts = counts.plus(_take(session, settings, source, rows, refused, now))
+            commit()
+            for line in sorted(refused):
+                external_id, reason = refused[line]
+                rejected(Reject(line, external_id, reason, reading.shown(texts[line])))
+    if through is not None:
+        for_writing(session)
+        record_use(session, source, complete_through=through)
+        commit()
+    return counts
+
+
+Row = tuple[int, str, str]
+Refused = dict[int, tuple[str | None, str]]
+
+
+def _take(
+    session: Session, settings: Settings, source: str, rows: list[Row], refused: Refused, now: datetime
+) -> Counts:
+    incoming = staging.temporary(
+        "incoming_activity",
+        [("line", BigInteger()), ("external_id", Member.__table__.c.external_id.type), ("used_at", UTCDateTime())],
+    )
+    uses = use_table()
+    updated = 0
+    with staging.staged(session, incoming, rows), staging.staged(session, uses, []):
+        with staging.by_key(session):
+            _refuse_unknown(session, settings, incoming, refused)
+            news = stage_uses(session, incoming, incoming.c.used_at, uses)
+            updated, last = _record(session, incoming)
+        if last is not None:
+            record_use(session, source, last_event_at=last)
+        if news:
+            returning.reverse_for_use(session, settings, select(uses), now)
+    session.expire_all()
+    taken = {line for line, _, _ in rows}.difference(refused) if refused else rows
+    return Counts(0, updated, len(taken) - updated, len(refused))
+
+
+def _refuse_unknown(session: Session, settings: Settings, incoming: Table, refused: Refused) -> None:
+    known = select(Member.id).where(Member.external_id == incoming.c.external_id).scalar_subquery()
+    unknown = session.execute(select(incoming.c.line, incoming.c.external_id).where(known.is_(None))).all()
+    if not unknown:
+        return
+    ids = list({row.external_id for row in unknown})
+    purged = erasure.purged(session, settings, ids) if erasure.any_on_record(session) else {}
+    for line, external_id in unknown:
+        at = purged.get(external_id)
+        reason = "external_id is no member's" if at is None else erasure.was_erased(at, settings)
+        refused[line] = (external_id, reason)
+
+
+def _record(session: Session, incoming: Table) -> tuple[int, datetime | None]:
+    """Move each member's last use forward; how many moved, and the latest use of all. Locks in the order of ids."""
+    latest = (
+        select(Member.id, func.max(incoming.c.used_at).label("used_at"))
+        .select_from(incoming.join(Member, Member.external_id == incoming.c.external_id))
+        .group_by(Member.id)
+        .order_by(Member.id)
+        .subquery()
+    )
+    last = session.scalar(
+        select(func.max(incoming.c.used_at)).where(
+            select(Member.id).where(Member.external_id == incoming.c.external_id).scalar_subquery().is_not(None)
+        )
+    )
+    moved = (
+        update(Member)
+        .where(
+            Member.id == latest.c.id,
+            or_(Member.last_used_at.is_(None), Member.last_used_at < latest.c.used_at),
+        )
+        .values(last_used_at=latest.c.used_at)
+    )
+    return int(session.connection().execute(moved).rowcount), last
+
+
+# Reading
+
+
+def _batches(read: Iterator[Read]) -> Iterator[tuple[dict[int, str], list[Row], Refused]]:
+    texts: dict[int, str] = {}
+    rows: list[Row] = []
+    refused: Refused = {}
+    for line, text, external_id, used_at, reason in read:
+        texts[line] = text
+        if external_id is None or used_at is None:
+            refused[line] = (external_id, reason or "the row cannot be read")
+        else:
+            rows.append((line, external_id, used_at))
+        if len(texts) == staging.BATCH:
+            yield texts, rows, refused
+            texts, rows, refused = {}, [], {}
+    if texts:
+        yield texts, rows, refused
+
+
+def _of_csv(lines: reading.Numbered, instants: cells.Instants) -> Iterator[Read]:
+    header, delimiter = reading.csv_header(lines, COLUMNS)
+    found = columns.resolve(header, COLUMNS, {}, ignore_unknown=False)
+    for name in COLUMNS:
+        if name not in found:
+            raise BadValue(f"the column {name} is missing; required are {', '.join(COLUMNS)}")
+    id_at, used_at = found.index("external_id"), found.index("used_at")
+    clean = _cleaner(instants)
+    for line, text, row in reading.csv_records(lines, delimiter, len(found)):
+        if isinstance(row, Unreadable):
+            yield line, text, None, None, row.reason
+        else:
+            yield line, text, *clean(row[id_at], row[used_at])
+
+
+def _of_json(lines: reading.Numbered, instants: cells.Instants) -> Iterator[Read]:
+    clean = _cleaner(instants)
+    for line, text, record in reading.json_records(lines):
+        if isinstance(record, Unreadable):
+            yield line, text, None, None, record.reason
+            continue
+        external_id, used_at = record.get("external_id"), record.get("used_at")
+        if isinstance(external_id, str) and isinstance(used_at, str):
+            yield line, text, *clean(external_id, used_at)
+        else:
+            yield line, text, None, None, 'external_id and used_at must both be there as text, such as "2026-05-30"'
+
+
+def _cleaner(instants: cells.Instants) -> Callable[[str, str], tuple[str | None, str | None, str | None]]:
+    clean_id, clean_instant = cleaner_of_ids(), instants.cleaner("used_at")
+
+    def clean(external_id: str, used_at: str) -> tuple[str | None, str | None, str | None]:
+        found = None
+        try:
+            found = clean_id(external_id)
+            used = clean_instant(used_at)
+        except BadValue as error:
+            return found, None, str(error)
+        if found is None:
+            return None, None, "external_id is empty"
+        return found, used, None if used else "used_at is empty"
+
+    return clean
