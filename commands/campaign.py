@@ -1,0 +1,204 @@
+"""`flask campaign`: the forecast, a month's round, and where it stands."""
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from datetime import date, datetime
+from typing import TextIO
+
+import click
+from babel.numbers import get_currency_precision
+from flask_babel import force_locale
+
+from commands.advice import use_known_since
+from commands.output import echo_json, echo_pairs, echo_table, write_csv
+from domain.dates import month_of, named_day, start_of_day
+from domain.errors import BadValue
+from domain.money import to_decimal
+from models import Campaign, db, for_writing
+from services import campaigns, reports
+from services.installation import installed, wake
+from services.wording import money
+
+COLUMNS = ("external_id", "rule", "joined_at", "last_used_at", "last_sign_of_life_at", "price", "currency")
+
+REASONS = {
+    "not_active": "membership not active",
+    "exempt_by_operator": "exempt by an operator",
+    "exempt_by_import": "exempt by import",
+    "exempt_plan": "exempt plan",
+    "free": "free",
+    "trial": "trial",
+    "paused": "paused",
+    "past_due": "past due",
+    "subscription_ended": "subscription ended",
+    "use_unknown": "use not recorded for long enough",
+    "recent": "used or joined lately enough",
+    "unreachable": "mail address dead",
+    "live_case": "asked already",
+}
+
+
+@click.group("campaign")
+def group() -> None:
+    """The month's round: who would be asked, approving it, and where it stands."""
+
+
+@group.command("preview")
+@click.option("--at", metavar="ISO", help="The day or instant to forecast for; the default is now.")
+@click.option("--csv", "csv_file", type=click.File("w", encoding="utf-8", lazy=True), help="Write the dormant members.")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+def preview(at: str | None, csv_file: TextIO | None, as_json: bool) -> None:
+    """Who would be asked, why the others would not, and the money. Changes nothing."""
+    settings = installed().settings
+    now = installed().clock.now() if at is None else _instant(at)
+    forecast = reports.preview(db.session(), settings, now)
+    if csv_file is not None:
+        with csv_file:
+            write_csv(csv_file, COLUMNS, _csv_rows(now))
+    if as_json:
+        echo_json(forecast)
+    else:
+        _print_preview(forecast)
+
+
+@group.command("status")
+@click.argument("month")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+def status(month: str, as_json: bool) -> None:
+    """Where the campaign of MONTH (YYYY-MM) stands, and what to do."""
+    settings = installed().settings
+    found = reports.status(db.session(), settings, _month(month), installed().clock.now())
+    if as_json:
+        echo_json(found)
+        return
+    echo_pairs(
+        {
+            "Campaign": found.month,
+            "State": found.state,
+            "Cancelled": found.cancel_reason,
+            "Held because": found.hold_sentence,
+            "Approve by": None if found.approve_by is None else f"{found.approve_by:%-d %B %Y}",
+            "Ends on": None if found.deadline_at is None else _day(found.deadline_at),
+            "Next step": found.next_step,
+        }
+    )
+    for title, counts in found.totals.items():
+        click.echo()
+        echo_table((title.upper(), "COUNT"), [*counts.items(), ("all", sum(counts.values()))], right=[1])
+
+
+@group.command("draft")
+@click.argument("month")
+def draft(month: str) -> None:
+    """Select the dormant members of MONTH, which must be the current one. Nothing is sent yet."""
+    _change(month, lambda m, now: campaigns.draft(db.session(), installed().settings, m, now))
+
+
+@group.command("approve")
+@click.argument("month")
+def approve(month: str) -> None:
+    """Open the draft of MONTH: its warnings go out."""
+    _change(month, lambda m, now: campaigns.approve(db.session(), installed().settings, m, now))
+
+
+@group.command("hold")
+@click.argument("month")
+def hold(month: str) -> None:
+    """Stop the campaign of MONTH: nothing is sent, and nobody who is silent lapses, until it is released."""
+    _change(month, lambda m, now: campaigns.hold(db.session(), installed().settings, m, now))
+
+
+@group.command("release")
+@click.argument("month")
+def release(month: str) -> None:
+    """Let the held campaign of MONTH go on."""
+    _change(month, lambda m, now: campaigns.release(db.session(), installed().settings, m, now))
+
+
+@group.command("cancel")
+@click.argument("month")
+def cancel(month: str) -> None:
+    """End the campaign of MONTH: silent cases are withdrawn, and whoever was warned is told that nothing ends."""
+    _change(month, lambda m, now: campaigns.cancel(db.session(), installed().settings, m, now))
+
+
+def _change(month: str, step: Callable[[str, datetime], Campaign]) -> None:
+    now = installed().clock.now()
+    named = _month(month)
+    for_writing(db.session())
+    step(named, now)
+    db.session.commit()
+    wake()
+    found = reports.status(db.session(), installed().settings, named, now)
+    cases = sum(found.totals["cases"].values())
+    click.echo(f"The campaign of {named} is {found.state}: {cases} {'case' if cases == 1 else 'cases'}.")
+    for line in (found.hold_sentence, found.next_step):
+        if line is not None:
+            click.echo(line)
+
+
+def _print_preview(forecast: reports.Preview) -> None:
+    settings = installed().settings
+    click.echo(f"Forecast for {forecast.at.astimezone(settings.zone):%-d %B %Y %H:%M} ({settings.service_timezone})")
+    click.echo()
+    rows = [(rule, count) for rule, count in forecast.by_rule.items()]
+    echo_table(("WOULD BE ASKED", "MEMBERS"), [*rows, ("dormant", forecast.dormant)], right=[1])
+    click.echo(f"{forecast.percent_of_paying} % of {forecast.paying} paying members.")
+    click.echo()
+    out = [(REASONS.get(code, code), count) for code, count in forecast.out_by_reason.items()]
+    echo_table(("WOULD NOT, BECAUSE", "MEMBERS"), [*out, ("all", sum(forecast.out_by_reason.values()))], right=[1])
+    click.echo()
+    with _english():
+        stakes = [
+            (money(row["amount_minor"], row["currency"]), f"every {row['interval'] or 'month'}", row["members"])
+            for row in forecast.money
+        ]
+    if stakes:
+        echo_table(("THEY PAY", "", "MEMBERS"), stakes, right=[0, 2])
+        click.echo()
+    click.echo(f"Approved at that time, it would end memberships on {_day(forecast.deadline_at)}.")
+    if forecast.hold is not None:
+        sentence = reports.hold_sentence(forecast.hold.reason, forecast.hold.facts)
+        click.echo(f"It would be held: {sentence}")
+    known_since = use_known_since(settings, forecast.at)
+    if known_since is not None:
+        click.echo(known_since)
+
+
+def _csv_rows(now: datetime) -> Iterator[tuple[object, ...]]:
+    for row in reports.dormant_rows(db.session(), installed().settings, now):
+        price = to_decimal(row["price_minor"], get_currency_precision(row["currency"]))
+        yield tuple(price if name == "price" else row[name] for name in COLUMNS)
+
+
+def _instant(text: str) -> datetime:
+    """An instant with its offset, or a day, which means its beginning in the service's time zone."""
+    try:
+        if len(text) == len("2026-06-30"):
+            return start_of_day(date.fromisoformat(text), installed().settings.zone)
+        instant = datetime.fromisoformat(text)
+    except ValueError:
+        raise BadValue(f"--at {text!r} is no day or instant; write it like 2026-06-30 or 2026-06-30T12:00Z") from None
+    if instant.tzinfo is None:
+        raise BadValue(f"--at {text!r} has no offset; write it like 2026-06-30T12:00Z or 2026-06-30T14:00+02:00")
+    return instant
+
+
+def _month(text: str) -> str:
+    try:
+        if len(text) != len("2026-06"):
+            raise ValueError
+        return f"{date.fromisoformat(f'{text}-01'):%Y-%m}"
+    except ValueError:
+        current = month_of(installed().clock.now(), installed().settings.zone)
+        raise BadValue(f"{text!r} is no month; write it like {current}") from None
+
+
+def _day(bound: datetime) -> str:
+    return f"{named_day(bound, installed().settings.zone):%-d %B %Y}"
+
+
+@contextmanager
+def _english() -> Iterator[None]:
+    with force_locale("en"):
+        yield

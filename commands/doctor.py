@@ -1,0 +1,203 @@
+"""`flask doctor`: is this installation in order? One line a check, and what to do where it is not."""
+
+import smtplib
+import ssl
+import stat
+import tempfile
+from collections.abc import Iterator
+from dataclasses import dataclass
+from datetime import datetime
+from urllib.parse import urlsplit
+
+import click
+from flask import current_app
+from sqlalchemy import Engine, select
+from sqlalchemy.exc import DBAPIError
+
+from commands import schema
+from commands.advice import use_known_since
+from commands.failures import flat, of_database
+from commands.output import instant
+from domain.dates import local_day, month_of
+from domain.lifecycle import CampaignState
+from models import Campaign, UseFeed, db
+from services import breaker, reports
+from services.installation import Installation
+from settings import Settings, SettingsError, load
+
+SMTP_TIMEOUT = 10
+THIS_MACHINE = ("localhost", "127.0.0.1", "::1")
+SHORTEST_KEY = 16
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    name: str
+    ok: bool
+    text: str
+
+
+@click.command("doctor")
+def command() -> None:
+    """Check this installation: one line each, and exit code 1 if anything is bad."""
+    bad = False
+    for finding in findings():
+        click.echo(f"{'ok ' if finding.ok else 'BAD'}  {finding.name}: {finding.text}")
+        bad = bad or not finding.ok
+    if bad:
+        click.get_current_context().exit(1)
+
+
+def findings() -> Iterator[Finding]:
+    """Every check, one after another; what cannot be looked at for want of another is left out."""
+    installation: Installation | None = current_app.extensions.get("dormouse")
+    try:
+        settings = load() if installation is None else installation.settings
+    except SettingsError as error:
+        yield Finding("settings", False, str(error))
+        return
+    yield Finding("settings", True, "can be read")
+    for check in (_secrets, _instance, _public_url):
+        yield from check(settings)
+    if installation is None:
+        return
+    now = installation.clock.now()
+    yield _time_zone(settings, now)
+    yield _smtp(settings)
+    database = _database(db.engine)
+    yield from database
+    if not all(finding.ok for finding in database):
+        return
+    for look in (_use_feed, _known_since, _campaigns, _jobs):
+        yield from look(settings, now)
+
+
+def _secrets(settings: Settings) -> Iterator[Finding]:
+    kept = settings.instance_path / "secret_key"
+    if kept.exists() and settings.secret_key == kept.read_text().strip():
+        where = f"made at the first start and kept in {kept}"
+    else:
+        where = "set"
+    long_enough = len(settings.secret_key) >= SHORTEST_KEY
+    yield Finding(
+        "secret key",
+        long_enough,
+        where if long_enough else f"SECRET_KEY is shorter than {SHORTEST_KEY} characters: links could be forged",
+    )
+    for path in (kept, settings.instance_path / "dormouse.env"):
+        if path.exists() and stat.S_IMODE(path.stat().st_mode) & 0o077:
+            yield Finding("secret key", False, f"others on this machine may read {path}: chmod 600 {path}")
+
+
+def _instance(settings: Settings) -> Iterator[Finding]:
+    try:
+        with tempfile.TemporaryFile(dir=settings.instance_path):
+            yield Finding("instance", True, f"{settings.instance_path} can be written")
+    except OSError as error:
+        yield Finding("instance", False, f"{settings.instance_path} cannot be written: {error.strerror}")
+
+
+def _public_url(settings: Settings) -> Iterator[Finding]:
+    url = urlsplit(settings.public_url)
+    if url.scheme == "https":
+        yield Finding("public URL", True, settings.public_url)
+    elif url.hostname in THIS_MACHINE:
+        yield Finding("public URL", True, f"{settings.public_url}: links work on this machine only, set PUBLIC_URL")
+    else:
+        yield Finding(
+            "public URL", False, f"{settings.public_url} is not https: links in mails could be read on the way"
+        )
+
+
+def _time_zone(settings: Settings, now: datetime) -> Finding:
+    here = now.astimezone(settings.zone)
+    return Finding("time zone", True, f"{settings.service_timezone}, where it is {here:%Y-%m-%d %H:%M}")
+
+
+def _smtp(settings: Settings) -> Finding:
+    """Greet the mail server as delivery does, and send nothing."""
+    where = f"{settings.mail_server}:{settings.mail_port}"
+    context = ssl.create_default_context()
+    try:
+        if settings.mail_use_ssl:
+            server: smtplib.SMTP = smtplib.SMTP_SSL(
+                settings.mail_server, settings.mail_port, timeout=SMTP_TIMEOUT, context=context
+            )
+        else:
+            server = smtplib.SMTP(settings.mail_server, settings.mail_port, timeout=SMTP_TIMEOUT)
+        with server:
+            server.ehlo_or_helo_if_needed()
+            if settings.mail_use_tls:
+                server.starttls(context=context)
+            if settings.mail_username and settings.mail_password:
+                server.login(settings.mail_username, settings.mail_password)
+    except (OSError, smtplib.SMTPException) as error:
+        return Finding(
+            "mail server", False, f"{where}: {flat(str(error)) or type(error).__name__}: check MAIL_SERVER …"
+        )
+    return Finding("mail server", True, f"{where} answers{' with a good certificate' * _encrypted(settings)}")
+
+
+def _encrypted(settings: Settings) -> bool:
+    return settings.mail_use_tls or settings.mail_use_ssl
+
+
+def _database(engine: Engine) -> list[Finding]:
+    try:
+        found = schema.state(engine)
+    except DBAPIError as error:
+        return [Finding("database", False, of_database(error, engine) or flat(str(error.orig)))]
+    return [
+        Finding("database", True, f"{engine.url.render_as_string(hide_password=True)} can be reached"),
+        Finding("schema", found is schema.State.CURRENT, schema.ADVICE[found]),
+    ]
+
+
+def _use_feed(settings: Settings, now: datetime) -> Iterator[Finding]:
+    session = db.session()
+    # With nobody concerned, only a silent feed can be a reason to hold.
+    silent = breaker.check(session, settings, Campaign(month=month_of(now, settings.zone), released={}), 0, now)
+    if silent is not None:
+        yield Finding("use feed", False, str(reports.hold_sentence(silent.reason, silent.facts)))
+        return
+    for feed in session.scalars(select(UseFeed).order_by(UseFeed.source)):
+        through = f", complete through {instant(feed.complete_through, settings.zone)}" if feed.complete_through else ""
+        yield Finding(
+            "use feed", True, f"{feed.source}: last use {instant(feed.last_event_at, settings.zone)}{through}"
+        )
+
+
+def _known_since(settings: Settings, now: datetime) -> Iterator[Finding]:
+    sentence = use_known_since(settings, now)
+    if sentence is not None:
+        yield Finding("use known since", True, sentence)
+
+
+def _campaigns(settings: Settings, now: datetime) -> Iterator[Finding]:
+    months = select(Campaign.month).where(Campaign.state.in_([CampaignState.DRAFT, CampaignState.HELD]))
+    for month in db.session.scalars(months.order_by(Campaign.month)).all():
+        status = reports.status(db.session(), settings, month, now)
+        if status.hold_sentence is not None:
+            yield Finding(f"campaign {month}", False, f"held: {status.hold_sentence} {status.next_step}")
+            continue
+        by = status.approve_by
+        today = local_day(now, settings.zone)
+        hint = "" if by is None or by < today else f" by {by:%-d %B %Y}"
+        yield Finding(f"campaign {month}", True, f"waits for approval{hint}. {status.next_step}")
+
+
+def _jobs(settings: Settings, now: datetime) -> Iterator[Finding]:
+    states = current_app.extensions["dormouse_jobs"].overview(now)
+    if all(one.state == "never" for one in states):
+        yield Finding("jobs", True, "none has run yet: they start with the server, or with `flask scheduler`")
+        return
+    failed = [one for one in states if one.error is not None]
+    late = [one.job for one in states if one.late and one.error is None]
+    for one in failed:
+        yield Finding("jobs", False, f"{one.job} failed at {instant(one.started_at, settings.zone)}: {one.error}")
+    if late:
+        yield Finding(
+            "jobs", False, f"late: {', '.join(late)}: is a server with SCHEDULER=on or `flask scheduler` running?"
+        )
+    if not failed and not late:
+        yield Finding("jobs", True, "none is late")
