@@ -1,5 +1,17 @@
-from flask import Blueprint, render_template
-from flask_login import current_user, login_required
+"""The signed-in pages: what the membership is, how to end it, and whose data it is."""
+
+from flask import Blueprint, redirect, render_template, session, url_for
+from flask_login import current_user, login_required, logout_user
+from sqlalchemy import select
+from werkzeug.wrappers import Response
+
+from blueprints.account.history import in_words
+from domain.errors import Refused
+from domain.lifecycle import MemberStatus, Through
+from domain.links import Purpose, masked
+from models import Case, Member, db, for_writing
+from services import account, decisions, magic_links, purging, wording
+from services.installation import installed, wake
 
 blueprint = Blueprint("account", __name__)
 
@@ -7,4 +19,109 @@ blueprint = Blueprint("account", __name__)
 @blueprint.get("/account")
 @login_required
 def show() -> str:
-    return render_template("account/show.html", member=current_user.member)
+    here = installed()
+    zone, member = here.settings.zone, current_user.member
+    return render_template(
+        "account/show.html",
+        member=member,
+        has_case=_has_case(member),
+        come_back=url_for("programme.home") + "come-back",
+        price=wording.price(member.price_minor, member.currency, member.billing_interval),
+        still_access=member.access_ends_at is not None
+        and member.access_ends_at > max(member.lapsed_at, here.clock.now()),
+        library=account.library_at_a_glance(db.session(), member.id),
+        history=in_words(account.history(db.session(), member.id)),
+        date=lambda instant: wording.short_date(instant, zone),
+        last_day=lambda bound: wording.last_day_short(bound, zone),
+    )
+
+
+@blueprint.get("/account/end")
+@login_required
+def end() -> Response | str:
+    here = installed()
+    zone, member = here.settings.zone, current_user.member
+    if member.status != MemberStatus.ACTIVE:
+        return redirect(url_for("account.show"))
+    if _has_case(member):
+        # Where there is a question already, it is answered on its own page, which knows its day.
+        return redirect(url_for("checkin.mine"))
+    outlook = account.end_unasked(member, here.settings, here.clock.now())
+    return render_template(
+        "account/end.html",
+        ends=wording.last_day(outlook.ends_at, zone),
+        access=wording.last_day(outlook.access_ends_at, zone) if outlook.access_ends_at > outlook.ends_at else None,
+        saved=wording.last_day_short(outlook.keep_until, zone),
+    )
+
+
+@blueprint.post("/account/end")
+@login_required
+def end_now() -> Response:
+    here = installed()
+    for_writing(db.session())
+    try:
+        decisions.end_membership(db.session(), here.settings, current_user.member.id, Through.ACCOUNT, here.clock.now())
+    except Refused:
+        # It has ended meanwhile: the page of the membership says so.
+        db.session.rollback()
+        return redirect(url_for("account.show"))
+    db.session.commit()
+    wake()
+    return redirect(url_for("checkin.mine"))
+
+
+@blueprint.get("/account/erase")
+@login_required
+def erase() -> str:
+    return _erase_page()
+
+
+@blueprint.post("/account/erase")
+@login_required
+def ask_to_erase() -> str:
+    for_writing(db.session())
+    sent = magic_links.request_erase(db.session(), current_user.member, installed().clock.now())
+    db.session.commit()
+    wake()
+    return _erase_page(sent=sent, too_many=not sent)
+
+
+@blueprint.get("/account/erase/<token>")
+def confirm_erase(token: str) -> str | tuple[str, int]:
+    link = magic_links.look(db.session(), Purpose.ERASE, token, installed().clock.now())
+    if link is None:
+        return render_template("account/too_late.html"), 410
+    return render_template("account/erase_confirm.html", member=db.session.get(Member, link.member_id))
+
+
+@blueprint.post("/account/erase/<token>")
+def erase_now(token: str) -> str | tuple[str, int]:
+    here = installed()
+    now = here.clock.now()
+    for_writing(db.session())
+    link = magic_links.consume(db.session(), Purpose.ERASE, token, now)
+    if link is None or link.member_id is None:
+        return render_template("account/too_late.html"), 410
+    erased = purging.erase(db.session(), here.settings, link.member_id, now)
+    db.session.commit()
+    wake()
+    session.pop("next", None)
+    logout_user()
+    return render_template("account/erased.html", erased=erased)
+
+
+def _erase_page(**what_came_of_it: bool) -> str:
+    member = current_user.member
+    return render_template(
+        "account/erase.html",
+        member=member,
+        address=masked(member.email),
+        keep_months=wording.count_months(installed().settings.keep_months),
+        **what_came_of_it,
+    )
+
+
+def _has_case(member: Member) -> bool:
+    live = select(Case.id).where(Case.member_id == member.id, Case.closed_at.is_(None))
+    return db.session.scalar(live.limit(1)) is not None

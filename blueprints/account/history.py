@@ -1,0 +1,70 @@
+"""Events in the member's words. What has no words here is internal: rounds, retries, bookkeeping."""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from datetime import datetime
+
+from flask_babel import lazy_gettext
+
+from domain.notices import Kind
+from models import Event
+
+WORDS = {
+    "answered_keep": lazy_gettext("You chose to keep your membership."),
+    "answered_lapse": lazy_gettext("You chose to end your membership."),
+    "kept_unasked": lazy_gettext("You chose to keep your membership."),
+    "said_not_mine": lazy_gettext(
+        "Somebody told us by a link from our mail: not my membership, or the member has died."
+    ),
+    "address_changed": lazy_gettext("Your address changed, so we asked again at the new one."),
+    "exempted": lazy_gettext("We took your membership out of this programme."),
+    "exemption_ended": lazy_gettext("Your membership is part of this programme again."),
+    "lapse_reversed": lazy_gettext("We took back the end of your membership."),
+    "came_back": lazy_gettext("You came back."),
+    "returned_elsewhere": lazy_gettext("You came back."),
+    "erasure_requested": lazy_gettext("You asked us to delete your data for good."),
+}
+CLOSED = {
+    "kept": lazy_gettext("The month ended: your membership continues, as you chose."),
+    "lapsed": lazy_gettext("Your membership ended."),
+    "returned": lazy_gettext("You had used it meanwhile, so nothing ended."),
+    "exempted": lazy_gettext("Your membership is not part of this programme, so nothing ended."),
+    "withdrawn": lazy_gettext("We withdrew our question: nothing ended because of it."),
+    "unreachable": lazy_gettext("Our mail did not reach you, so nothing ended."),
+    "told": lazy_gettext("We told you how to end it where you pay for it."),
+}
+MAILED = {
+    Kind.WARNING: lazy_gettext("We asked you by e-mail whether to keep your membership."),
+    Kind.REMINDER: lazy_gettext("We sent you a second notice by e-mail."),
+    Kind.LAST_CALL: lazy_gettext("We sent you a last notice by e-mail."),
+    Kind.DEADLINE_MOVED: lazy_gettext("We told you by e-mail of a later day."),
+    Kind.WITHDRAWN: lazy_gettext("We told you by e-mail to ignore our question."),
+    Kind.RETURNED: lazy_gettext("We confirmed by e-mail that your membership continues."),
+    Kind.RECEIPT_KEEP: lazy_gettext("We confirmed your answer by e-mail."),
+    Kind.RECEIPT_LAPSE: lazy_gettext("We confirmed your answer by e-mail."),
+    Kind.LAPSED: lazy_gettext("We told you by e-mail that your membership has ended, and what is saved."),
+    Kind.USED_AFTER_END: lazy_gettext("We asked you by e-mail whether the end you chose still holds."),
+    Kind.WELCOME_BACK: lazy_gettext("We confirmed your return by e-mail."),
+    Kind.LAST_CHANCE: lazy_gettext("We told you by e-mail until when your data is saved."),
+}
+NOT_DELIVERED = lazy_gettext("A mail to you could not be delivered.")
+
+
+@dataclass(frozen=True, slots=True)
+class Happened:
+    at: datetime
+    words: str
+
+
+def in_words(events: Iterable[Event]) -> list[Happened]:
+    return [Happened(event.at, str(words)) for event in events if (words := _words(event)) is not None]
+
+
+def _words(event: Event) -> object | None:
+    if event.code == "case_closed":
+        return CLOSED.get(event.detail or "")
+    if event.code == "mail_accepted":
+        return MAILED.get(Kind(event.detail)) if event.detail in list(Kind) else None
+    if event.code in ("mail_bounced", "mail_failed"):
+        return NOT_DELIVERED
+    return WORDS.get(event.code)
