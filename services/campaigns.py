@@ -124,15 +124,13 @@ def release(
     figure = float((campaign.hold_facts or {}).get("figure", 1))
     campaign.released = {**(campaign.released or {}), campaign.hold_reason: figure}
     campaign.held_at = campaign.hold_reason = campaign.hold_facts = None
+    campaign.state = CampaignState.DRAFT if campaign.opened_at is None else CampaignState.OPEN
     events.record(session, "campaign_released", now, campaign_id=campaign.id, operator_id=operator_id)
     if campaign.opened_at is None:
-        campaign.state = CampaignState.DRAFT
         hold_if_wrong(session, settings, campaign, _live_silent(session, campaign), now)
         if campaign.state == CampaignState.DRAFT:
             _open(session, settings, campaign, now)
     else:
-        campaign.state = CampaignState.OPEN
-        session.flush()
         _move_near_deadlines(session, settings, campaign, now)
     session.flush()
     return campaign
