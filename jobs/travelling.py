@@ -37,6 +37,9 @@ def journey(app: Flask) -> Callable[[datetime], None]:
 
     def travel(to: datetime) -> None:
         with app.extensions["dormouse_jobs"].nobody_else():
+            if to <= clock.now():
+                # The button was pressed twice: the second journey arrives where the first one went.
+                return
             for morning in demo.mornings(clock.now(), to, installation.settings.zone):
                 clock.travel(morning)
                 _nightly_file(app, installation)

@@ -3,10 +3,13 @@
 The clock and the jobs of a journey are driven by jobs/travelling.py.
 """
 
-from collections.abc import Iterator
+import csv
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from datetime import datetime, time, timedelta, tzinfo
 from enum import StrEnum
+from pathlib import Path
+from tempfile import TemporaryDirectory
 
 from sqlalchemy import FromClause, func, select
 from sqlalchemy.orm import Session
@@ -16,6 +19,8 @@ from domain.lifecycle import MemberStatus
 from domain.money import Money
 from domain.notices import REMINDER_DAYS
 from models import Case, Member
+from services.activity import import_activity
+from services.reading import Reject
 from services.selection import dormant
 from settings import Settings
 
@@ -134,3 +139,25 @@ def uses_of_last_night(session: Session, now: datetime) -> list[tuple[str, datet
         )
     )
     return [(external_id, evening) for (external_id,) in rows if external_id is not None]
+
+
+def report_uses(
+    session: Session,
+    settings: Settings,
+    uses: Iterable[tuple[str, datetime]],
+    now: datetime,
+    commit: Callable[[], None],
+) -> None:
+    """Bring uses in as the service would: as a file of activity."""
+    with TemporaryDirectory() as folder:
+        path = Path(folder) / "activity.csv"
+        with path.open("w", encoding="utf-8", newline="") as file:
+            writer = csv.writer(file)
+            writer.writerow(["external_id", "used_at"])
+            writer.writerows([external_id, used_at.isoformat()] for external_id, used_at in uses)
+        import_activity(session, settings, path, now, commit=commit, rejected=must_not_be)
+
+
+def must_not_be(reject: Reject) -> None:
+    """What the demo makes up is never rejected; were it, the demo would not be what it says."""
+    raise AssertionError(f"line {reject.line}: {reject.reason}")

@@ -18,11 +18,11 @@ from sqlalchemy.exc import SQLAlchemyError
 from blueprints import headers
 from blueprints.auth.session import sign_in_as
 from blueprints.demo import cast, mailbox
-from models import Member, db, for_writing
-from services import activity, wording
+from models import Member, db
+from services import wording
 from services import demo as service
 from services.demo import Stop
-from services.installation import installed
+from services.installation import installed, wake
 
 blueprint = Blueprint("demo", __name__, url_prefix="/demo")
 
@@ -66,9 +66,8 @@ def use(external_id: str) -> Response:
     """Have somebody watch something at this moment: what the service's next activity file would report."""
     found = installed()
     now = found.clock.now()
-    for_writing(db.session())
-    activity.record(db.session(), found.settings, [(external_id, now)], now)
-    db.session.commit()
+    service.report_uses(db.session(), found.settings, [(external_id, now)], now, db.session.commit)
+    wake()
     flash(_("Number %(number)s has just watched something.", number=external_id), "demo")
     return redirect(url_for("demo.show"))
 

@@ -1,0 +1,136 @@
+"""`flask demo` from the outside: what it refuses, what it prints, and that it serves and leaves nothing."""
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import closing
+from pathlib import Path
+from urllib.request import urlopen
+
+import pytest
+
+from commands.demo import sample
+from settings import ROOT
+from tests.demo.test_sample import BERLIN, NOW
+
+
+def environment(instance: Path, **more: str) -> dict[str, str]:
+    kept = {name: value for name, value in os.environ.items() if name in ("PATH", "HOME", "LANG", "VIRTUAL_ENV")}
+    return {**kept, "INSTANCE_PATH": str(instance), "PYTHONUNBUFFERED": "1", **more}
+
+
+def flask(instance: Path, *arguments: str, **more: str) -> "subprocess.CompletedProcess[str]":
+    return subprocess.run(
+        [sys.executable, "-m", "flask", *arguments],
+        cwd=ROOT,
+        env=environment(instance, **more),
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+
+
+@pytest.fixture
+def port() -> int:
+    with closing(socket.socket()) as free:
+        free.bind(("127.0.0.1", 0))
+        return int(free.getsockname()[1])
+
+
+@pytest.fixture
+def taken() -> Iterator[int]:
+    with closing(socket.socket()) as listener:
+        listener.bind(("127.0.0.1", 0))
+        listener.listen()
+        yield int(listener.getsockname()[1])
+
+
+@pytest.mark.parametrize("where", ["environment", "file"])
+def test_it_refuses_where_a_database_is_configured(tmp_path: Path, where: str) -> None:
+    url = f"sqlite:///{tmp_path / 'real.db'}"
+    if where == "file":
+        (tmp_path / "dormouse.env").write_text(f"DATABASE_URL={url}\n")
+        done = flask(tmp_path, "demo")
+    else:
+        done = flask(tmp_path, "demo", DATABASE_URL=url)
+    assert done.returncode == 1
+    [line] = done.stderr.splitlines()
+    assert "DATABASE_URL" in line
+    assert not (tmp_path / "real.db").exists()
+    assert not (tmp_path / "demo").exists()
+
+
+def test_a_port_in_use_gets_a_clear_line_before_any_work(tmp_path: Path, taken: int) -> None:
+    (tmp_path / "demo").mkdir()
+    (tmp_path / "demo" / "of an earlier demo").touch()
+    done = flask(tmp_path, "demo", "--port", str(taken))
+    assert done.returncode == 1
+    [line] = done.stderr.splitlines()
+    assert f"port {taken}" in line
+    assert "--port" in line
+    assert (tmp_path / "demo" / "of an earlier demo").exists()
+
+
+def test_it_serves_the_first_page_and_ends_on_request(tmp_path: Path, port: int) -> None:
+    with subprocess.Popen(
+        [sys.executable, "-m", "flask", "demo", "--port", str(port)],
+        cwd=ROOT,
+        env=environment(tmp_path),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    ) as process:
+        assert process.stdout is not None
+        assert process.stderr is not None
+        printed = []
+        for line in process.stdout:
+            printed.append(line)
+            if "Ctrl+C" in line:
+                break
+        try:
+            assert f"http://localhost:{port}/demo/" in "".join(printed), process.stderr.read()
+            with urlopen(f"http://localhost:{port}/demo/", timeout=30) as page:
+                assert "people who do not use it" in page.read().decode()
+            # A second demo would sweep the folder from under this one.
+            again = flask(tmp_path, "demo", "--port", str(port - 1))
+            assert again.returncode == 1
+            assert "running already" in again.stderr
+        finally:
+            process.send_signal(signal.SIGINT)
+            _out, errors = process.communicate(timeout=30)
+        assert process.returncode == 0
+        assert errors == ""
+    # All it has is in its own folder; no key and no database beside it.
+    assert {file.name for file in tmp_path.iterdir()} <= {"demo", "demo.lock", "secret_key"}
+
+
+def test_a_file_of_ones_own_is_previewed_and_nothing_stays(tmp_path: Path) -> None:
+    instance, temporary = tmp_path / "instance", tmp_path / "temporary"
+    instance.mkdir()
+    temporary.mkdir()
+    path = sample.write_members(tmp_path / "members.csv", sample.membership(NOW, BERLIN))
+    with path.open("a", encoding="utf-8") as file:
+        file.write("LU-9,not an address,,,2025-01-01,,,,,,,,\n")
+    before = path.read_bytes()
+    done = flask(instance, "demo", "--members", str(path), TMPDIR=str(temporary))
+    assert done.returncode == 0, done.stderr
+    assert "1870 rows read, 1 rejected" in done.stdout
+    assert "line 1872: " in done.stdout
+    assert "never_used" in done.stdout
+    assert "stopped_using" in done.stdout
+    assert path.read_bytes() == before
+    assert list(temporary.iterdir()) == []
+    assert {file.name for file in instance.iterdir()} <= {"secret_key"}
+
+
+def test_a_file_that_cannot_be_read_gets_a_clear_line(tmp_path: Path) -> None:
+    path = tmp_path / "members.csv"
+    path.write_text("external_id,mail,joined_at\n1,a@example.org,2025-01-01\n")
+    done = flask(tmp_path, "demo", "--members", str(path))
+    assert done.returncode == 1
+    assert "mail" in done.stderr
+    assert len(done.stderr.splitlines()) == 1
