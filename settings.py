@@ -34,8 +34,12 @@ def _known_zone(name: str) -> str:
 
 
 def _absolute_url(url: str) -> str:
-    parts = urlsplit(url)
-    if parts.scheme not in ("http", "https") or not parts.hostname or parts.query or parts.fragment:
+    try:
+        parts = urlsplit(url)
+        usable = parts.scheme in ("http", "https") and parts.hostname and parts.port != 0
+    except ValueError:  # brackets or a port that cannot be
+        usable = False
+    if not usable or parts.query or parts.fragment:
         raise ValueError("write it like https://members.example.org or https://example.org/membership")
     return url.rstrip("/")
 
@@ -189,6 +193,8 @@ def load(**overrides: object) -> Settings:
         settings = Settings(_env_file=instance / "dormouse.env", **overrides)  # type: ignore[call-arg, arg-type]
     except ValidationError as error:
         raise SettingsError(_one_line(error)) from None
+    except UnicodeDecodeError:
+        raise SettingsError(f"{instance / 'dormouse.env'} is not UTF-8") from None
     missing: dict[str, object] = {}
     if not settings.database_url:
         missing["database_url"] = settings.default_database_url
@@ -215,9 +221,12 @@ def _kept_key(instance: Path) -> str:
             pass
         finally:
             draft.unlink(missing_ok=True)
-        return path.read_text().strip()
+        key = path.read_text().strip()
     except OSError as error:
         raise SettingsError(f"INSTANCE_PATH={instance}: cannot keep the secret key there: {error.strerror}") from None
+    if not key:
+        raise SettingsError(f"{path} is empty: remove it, and a new key is made")
+    return key
 
 
 def _one_line(error: ValidationError) -> str:
@@ -225,5 +234,3 @@ def _one_line(error: ValidationError) -> str:
     name = str(first["loc"][0]).upper() if first["loc"] else ""
     text = first["msg"].removeprefix("Value error, ")
     return f"{name}: {text}" if name else text
-
-

@@ -1,0 +1,314 @@
+"""Settings: where they come from, what a bad one gets, and the secret key that is made once."""
+
+import re
+import stat
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from pydantic import ValidationError
+
+from domain.dates import named_day
+from settings import ROOT, Settings, SettingsError, load
+
+BAD = [
+    ("SERVICE_TIMEZONE", "Mars/Olympus"),
+    ("SERVICE_TIMEZONE", "Europe"),
+    ("SERVICE_TIMEZONE", "../../etc/passwd"),
+    ("SERVICE_TIMEZONE", "/etc/localtime"),
+    ("PUBLIC_URL", "members.example.org"),
+    ("PUBLIC_URL", "ftp://members.example.org"),
+    ("PUBLIC_URL", "https://members.example.org/?a=b"),
+    ("PUBLIC_URL", "https://members.example.org/#top"),
+    ("PUBLIC_URL", "https://"),
+    ("PUBLIC_URL", "http://[::1"),
+    ("PUBLIC_URL", "http://members.example.org:door"),
+    ("DATABASE_URL", "mysql://root@localhost/dormouse"),
+    ("DATABASE_URL", "dormouse.db"),
+    ("TRUSTED_PROXIES", "-1"),
+    ("DEFAULT_LOCALE", "fr"),
+    ("SERVICE_NAME", "Lumio\r\nBcc: everyone@example.org"),
+    ("USE_KNOWN_SINCE", "2026-02-30"),
+    ("USE_KNOWN_SINCE", "last year"),
+    ("NEVER_USED_MONTHS", "0"),
+    ("NEVER_USED_MONTHS", "twelve"),
+    ("STOPPED_USING_MONTHS", "-1"),
+    ("KEEP_MONTHS", "0"),
+    ("KEEP_MONTHS", "9.5"),
+    ("MIN_NOTICE_DAYS", "0"),
+    ("MIN_NOTICE_DAYS", "61"),
+    ("CAMPAIGN_DAY", "0"),
+    ("CAMPAIGN_DAY", "29"),
+    ("CAMPAIGN_APPROVAL", "perhaps"),
+    ("ON_SILENCE", "delete"),
+    ("MAX_DORMANT_PERCENT", "101"),
+    ("MAX_DORMANT_PERCENT", "nan"),
+    ("HOLD_MIN_MEMBERS", "-1"),
+    ("USE_FEED_MAX_DAYS", "0"),
+    ("SCHEDULER", "sometimes"),
+    ("DEMO", "sometimes"),
+    ("MAIL_PORT", "0"),
+    ("MAIL_PORT", "65536"),
+    ("MAIL_USE_TLS", "starttls"),
+    ("MAIL_USE_SSL", "2"),
+    ("MAIL_DEFAULT_SENDER", "membership"),
+    ("MAIL_DEFAULT_SENDER", "a@example.org\nBcc: b@example.org"),
+    ("BILLING", "cash"),
+]
+
+FREE_TEXT = {
+    "INSTANCE_PATH",
+    "SECRET_KEY",
+    "SECRET_KEY_FALLBACKS",
+    "EXEMPT_PLANS",
+    "MAIL_SERVER",
+    "MAIL_USERNAME",
+    "MAIL_PASSWORD",
+}
+"""Settings of which no value is wrong in itself."""
+
+
+@pytest.fixture(autouse=True)
+def no_settings_of_this_machine(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in Settings.model_fields:
+        monkeypatch.delenv(name.upper(), raising=False)
+
+
+# What a bad value gets
+
+
+@pytest.mark.parametrize(("name", "value"), BAD)
+def test_a_bad_value_gives_one_line_that_names_the_setting(
+    name: str, value: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setenv(name, value)
+    with pytest.raises(SettingsError, match=rf"^{name}\b") as refused:
+        load(instance_path=tmp_path)
+    assert "\n" not in str(refused.value)
+    assert len(str(refused.value)) > len(name) + 10, "it says what would be right"
+
+
+def test_every_setting_that_can_be_wrong_is_tried() -> None:
+    assert {name for name, _ in BAD} | FREE_TEXT == {name.upper() for name in Settings.model_fields}
+
+
+def test_a_bad_secret_is_not_repeated(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("DATABASE_URL", "mysql://root:swordfish@localhost/dormouse")
+    with pytest.raises(SettingsError) as refused:
+        load(instance_path=tmp_path)
+    assert "swordfish" not in str(refused.value)
+
+
+def test_starttls_and_tls_from_the_start_exclude_each_other(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("MAIL_USE_TLS", "on")
+    monkeypatch.setenv("MAIL_USE_SSL", "on")
+    with pytest.raises(SettingsError, match="MAIL_USE_TLS and MAIL_USE_SSL exclude each other"):
+        load(instance_path=tmp_path)
+
+
+def test_an_instance_folder_that_cannot_be_written_is_named(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    with pytest.raises(SettingsError, match=r"^INSTANCE_PATH=.*/file/instance: cannot keep the secret key there"):
+        load(instance_path=tmp_path / "file" / "instance")
+
+
+def test_settings_cannot_be_changed(tmp_path: Path) -> None:
+    with pytest.raises(ValidationError, match="frozen"):
+        load(instance_path=tmp_path).keep_months = 0
+
+
+# Where they come from
+
+
+def test_without_anything_everything_has_its_default(tmp_path: Path) -> None:
+    settings = load(instance_path=tmp_path)
+    assert settings.database_url == f"sqlite:///{tmp_path / 'dormouse.db'}"
+    assert (settings.never_used_months, settings.stopped_using_months, settings.keep_months) == (12, 24, 10)
+    assert (settings.min_notice_days, settings.campaign_day) == (14, 1)
+    assert (settings.campaign_approval, settings.on_silence) == ("manual", "lapse")
+    assert (settings.max_dormant_percent, settings.hold_min_members, settings.use_feed_max_days) == (2, 25, 3)
+    assert settings.scheduler
+    assert not settings.demo
+
+
+def test_the_file_in_the_instance_folder_is_read(tmp_path: Path) -> None:
+    (tmp_path / "dormouse.env").write_text(
+        'SERVICE_NAME="Lumio & Söhne"\n# a comment\nKEEP_MONTHS=12\nEXEMPT_PLANS=Patron, Staff ,\n'
+    )
+    settings = load(instance_path=tmp_path)
+    assert (settings.service_name, settings.keep_months) == ("Lumio & Söhne", 12)
+    assert settings.exempt_plans == ("Patron", "Staff")
+    assert settings.policy.exempt_plans == {"Patron", "Staff"}
+
+
+def test_instance_path_itself_comes_from_the_environment(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    (tmp_path / "dormouse.env").write_text("KEEP_MONTHS=11\n")
+    monkeypatch.setenv("INSTANCE_PATH", str(tmp_path))
+    settings = load()
+    assert (settings.instance_path, settings.keep_months) == (tmp_path, 11)
+
+
+def test_the_environment_wins_over_the_file_and_an_argument_over_both(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    (tmp_path / "dormouse.env").write_text("KEEP_MONTHS=11\nMIN_NOTICE_DAYS=20\nCAMPAIGN_DAY=2\n")
+    monkeypatch.setenv("KEEP_MONTHS", "12")
+    monkeypatch.setenv("CAMPAIGN_DAY", "3")
+    settings = load(instance_path=tmp_path, campaign_day=4)
+    assert (settings.keep_months, settings.min_notice_days, settings.campaign_day) == (12, 20, 4)
+
+
+def test_a_bad_value_in_the_file_is_named_too(tmp_path: Path) -> None:
+    (tmp_path / "dormouse.env").write_text("KEEP_MONTHS=ten\n")
+    with pytest.raises(SettingsError, match=r"^KEEP_MONTHS\b"):
+        load(instance_path=tmp_path)
+
+
+def test_a_file_that_is_not_utf_8_is_named(tmp_path: Path) -> None:
+    (tmp_path / "dormouse.env").write_bytes("SERVICE_NAME=Söhne\n".encode("latin-1"))
+    with pytest.raises(SettingsError, match=r"dormouse\.env.*UTF-8"):
+        load(instance_path=tmp_path)
+
+
+@pytest.mark.parametrize("name", sorted(name.upper() for name in Settings.model_fields))
+def test_an_empty_value_counts_as_not_set(name: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """As a line of a compose file without a value gives it."""
+    usual = load(instance_path=tmp_path)
+    monkeypatch.setenv(name, "")
+    assert load(instance_path=tmp_path) == usual
+
+
+# What is made of them
+
+
+@pytest.mark.parametrize(
+    ("given", "used"),
+    [
+        ("postgresql://u@h/d", "postgresql+psycopg://u@h/d"),
+        ("postgres://u:p@h:5433/d?sslmode=require", "postgresql+psycopg://u:p@h:5433/d?sslmode=require"),
+        ("postgresql+psycopg://u@h/d", "postgresql+psycopg://u@h/d"),
+        ("sqlite:////srv/dormouse.db", "sqlite:////srv/dormouse.db"),
+    ],
+)
+def test_an_address_of_postgresql_gets_the_driver_that_is_installed(given: str, used: str, tmp_path: Path) -> None:
+    assert load(instance_path=tmp_path, database_url=given, secret_key="k").database_url == used
+
+
+@pytest.mark.parametrize("given", ["https://example.org/membership/", "https://example.org/membership"])
+def test_a_path_in_the_public_address_is_honoured(given: str, tmp_path: Path) -> None:
+    settings = load(instance_path=tmp_path, public_url=given)
+    assert settings.public_url == "https://example.org/membership"
+    config = settings.flask_config()
+    assert config["APPLICATION_ROOT"] == config["SESSION_COOKIE_PATH"] == "/membership"
+    assert config["SESSION_COOKIE_SECURE"] is True
+
+
+def test_use_is_known_from_the_start_of_the_local_day(tmp_path: Path) -> None:
+    settings = load(instance_path=tmp_path, use_known_since="2026-01-10", service_timezone="Pacific/Kiritimati")
+    since = settings.policy.use_known_since
+    assert since is not None
+    assert since.isoformat() == "2026-01-09T10:00:00+00:00"
+    assert named_day(since, settings.zone).isoformat() == "2026-01-09"
+
+
+# The secret key
+
+
+def test_the_key_is_made_once_and_only_its_owner_reads_it(tmp_path: Path) -> None:
+    first = load(instance_path=tmp_path / "new").secret_key
+    kept = tmp_path / "new" / "secret_key"
+    assert len(first) >= 43
+    assert load(instance_path=tmp_path / "new").secret_key == first == kept.read_text()
+    assert stat.S_IMODE(kept.stat().st_mode) == 0o600
+    assert load(instance_path=tmp_path / "other").secret_key != first
+    assert [path.name for path in (tmp_path / "new").iterdir()] == ["secret_key"]
+
+
+def test_of_processes_that_start_at_once_all_have_the_same_key(tmp_path: Path) -> None:
+    script = (
+        "import pathlib, sys, time; from settings import load; folder = pathlib.Path(sys.argv[1]);"
+        "print('ready', flush=True); sys.stdin.readline(); print(load(instance_path=folder).secret_key)"
+    )
+    processes = [
+        subprocess.Popen(
+            [sys.executable, "-c", script, str(tmp_path / "instance")],
+            cwd=ROOT,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+        )
+        for _ in range(4)
+    ]
+    for process in processes:
+        assert process.stdout is not None
+        assert process.stdout.readline() == "ready\n"
+    for process in processes:
+        assert process.stdin is not None
+        process.stdin.write("go\n")
+        process.stdin.flush()
+    keys = {process.communicate(timeout=60)[0].strip() for process in processes}
+    assert len(keys) == 1
+    assert len(keys.pop()) >= 43
+    assert [path.name for path in (tmp_path / "instance").iterdir()] == ["secret_key"]
+
+
+def test_an_empty_key_on_disk_signs_nothing(tmp_path: Path) -> None:
+    """What is left of a full disk."""
+    (tmp_path / "secret_key").touch()
+    with pytest.raises(SettingsError, match=r"secret_key is empty"):
+        load(instance_path=tmp_path)
+
+
+def test_a_key_that_is_set_is_not_kept(tmp_path: Path) -> None:
+    assert load(instance_path=tmp_path, secret_key="set").secret_key == "set"
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_postgresql_needs_a_key_that_is_set(tmp_path: Path) -> None:
+    """Several machines share the database, and must share the key."""
+    with pytest.raises(SettingsError, match="^SECRET_KEY is not set"):
+        load(instance_path=tmp_path, database_url="postgresql://h/d")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_older_keys_still_verify_and_the_newest_signs(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("SECRET_KEY", "newest")
+    monkeypatch.setenv("SECRET_KEY_FALLBACKS", "oldest, older")
+    settings = load(instance_path=tmp_path)
+    assert settings.secrets == ["oldest", "older", "newest"]
+    assert settings.flask_config()["SECRET_KEY_FALLBACKS"] == ["older", "oldest"]
+
+
+# What is written about them
+
+PAGE = (ROOT / "docs" / "settings.md").read_text()
+ROW = re.compile(r"^\| `([A-Z_]+)` \| ([^|]*) \| ([^|]+) \| ([^|]*) \|$", re.MULTILINE)
+COMPUTED = {"INSTANCE_PATH", "DATABASE_URL", "SECRET_KEY"}
+
+
+def test_every_setting_is_documented_and_nothing_else_is() -> None:
+    documented = [found[1] for found in ROW.finditer(PAGE)]
+    assert sorted(documented) == sorted(name.upper() for name in Settings.model_fields)
+
+
+def test_the_documented_defaults_are_those_of_the_code() -> None:
+    shown = {found[1]: found[2].strip() for found in ROW.finditer(PAGE) if found[1] not in COMPUTED}
+    for name, field in Settings.model_fields.items():
+        if name.upper() in COMPUTED:
+            continue
+        default = field.default
+        text = {True: "on", False: "off"}[default] if isinstance(default, bool) else str(default)
+        expected = "none" if default in (None, "", ()) and default is not False else f"`{text}`"
+        assert shown[name.upper()] == expected, name
+
+
+def test_the_documented_examples_are_accepted(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    for found in ROW.finditer(PAGE):
+        name, example = found[1], found[4].strip().strip("`")
+        if not example or name == "INSTANCE_PATH":
+            continue
+        with monkeypatch.context() as environment:
+            environment.setenv("SECRET_KEY", "k")
+            environment.setenv(name, example)
+            load(instance_path=tmp_path)
