@@ -7,14 +7,14 @@ English text is the msgid. Days are named in the service's time zone.
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import date, datetime, timedelta, tzinfo
-from typing import Literal
+from typing import Any, Literal
 
 from babel.dates import format_date, format_time, get_timezone_name
 from babel.numbers import format_currency, get_currency_precision
 from flask_babel import force_locale, get_locale, gettext, ngettext
 
 from domain.dates import local_day, months_between, named_day
-from domain.lifecycle import Rule
+from domain.lifecycle import HoldReason, Rule
 from domain.money import Money, to_decimal
 from domain.policy import Code
 from services.installation import installed
@@ -298,3 +298,42 @@ def _words(
         "sign": short_date(sign_of_life_at, zone),
         "months": count_months(months),
     }
+
+
+def hold_sentence(reason: str | None, facts: dict[str, Any]) -> str | None:
+    """Why a campaign is held, in one sentence for operators; the facts are those of services/breaker.py."""
+    values = {name: str(value) for name, value in facts.items()}
+    match reason:
+        case None:
+            return None
+        case HoldReason.TOO_MANY:
+            return _(
+                "%(concerned)s of %(paying)s paying members (%(percent)s %%) are dormant, more than the %(limit)s %% of"
+                " MAX_DORMANT_PERCENT: is the use of all members really being recorded?",
+                **values,
+            )
+        case HoldReason.SHARE_JUMPED:
+            return _(
+                "%(percent)s %% of the paying members are dormant, more than three times the %(last_percent)s %% of"
+                " %(last_month)s: part of the recorded use may be missing.",
+                **values,
+            )
+        case HoldReason.FEED_SILENT if facts.get("last_event_at") is None:
+            return _("No use of any member has ever been recorded: import the activity first.")
+        case HoldReason.FEED_SILENT:
+            return _(
+                "No use has been recorded since %(day)s (%(days)s days): the use feed may have died.",
+                day=values["last_event_at"][:10],
+                days=values["days"],
+            )
+        case HoldReason.FEED_INCOMPLETE:
+            return _(
+                "The use feed %(source)s is complete only through %(complete_through)s, not to the deadline, and has"
+                " been waited for long enough.",
+                **values,
+            )
+        case HoldReason.RESTORED:
+            return _("The database was restored from a backup: what happened since is not known here.")
+        case HoldReason.OPERATOR:
+            return _("An operator has held it.")
+    raise ValueError(f"there are no words for {reason!r}")

@@ -1,0 +1,241 @@
+"""The facts of a mail, and the same in words: what the templates of templates/email/ put into their sentences."""
+
+import re
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import Any, Self
+
+from babel.dates import format_date
+from flask_babel import gettext
+
+from domain import dates
+from domain.lifecycle import CaseState
+from domain.links import LIFETIME, Purpose
+from domain.notices import TO_OPERATORS, VETO_DAYS, Kind
+from services import wording
+from services.outbox import Claimed
+from settings import Settings
+
+LONGEST_NAME = 60
+
+_LOOKS_LIKE_A_LINK = re.compile(r"://|www\.|\S\.[^\W\d_]{2,}(/|\b)|@", re.IGNORECASE)
+_NOT_PRINTED = re.compile(r"[\x00-\x1f\x7f-\x9f\u200e\u200f\u2028-\u202e\u2066-\u2069]+")
+
+
+@dataclass(frozen=True, slots=True)
+class Facts:
+    """What a mail is about; None is what is not known, not there, or not this mail's business."""
+
+    # The member
+    name: str | None = None
+    customer_number: str | None = None
+    plan: str | None = None
+    price_minor: int | None = None
+    currency: str | None = None
+    interval: str | None = None
+    joined_at: datetime | None = None
+    last_used_at: datetime | None = None
+    paid_through: datetime | None = None
+    returned_at: datetime | None = None
+    lapsed_at: datetime | None = None
+    access_ends_at: datetime | None = None
+    keep_until: datetime | None = None
+    # The case, with what was found
+    rule: str | None = None
+    found_joined_at: datetime | None = None
+    found_last_used_at: datetime | None = None
+    found_sign_of_life_at: datetime | None = None
+    warned_at: datetime | None = None
+    deadline_at: datetime | None = None
+    answered_at: datetime | None = None
+    case_state: str | None = None
+    not_mine: bool = False
+    # The campaign
+    month: str | None = None
+    dormant_count: int | None = None
+    drafted_at: datetime | None = None
+    hold_reason: str | None = None
+    hold_facts: dict[str, Any] | None = None
+
+    @classmethod
+    def of(cls, claimed: Claimed) -> Self:
+        """Read off a claimed message what it says; the session that claimed it must still be there."""
+        case, campaign = claimed.case, claimed.campaign
+        member = claimed.member or (case.member if case is not None else None)
+        facts: dict[str, Any] = {"deadline_at": claimed.deadline_at}
+        if member is not None:
+            facts |= {
+                "name": member.name,
+                "customer_number": member.external_id,
+                "plan": member.plan,
+                "price_minor": member.price_minor,
+                "currency": member.currency,
+                "interval": member.billing_interval,
+                "joined_at": member.joined_at,
+                "last_used_at": member.last_used_at,
+                "paid_through": member.paid_through,
+                "returned_at": member.returned_at,
+                "lapsed_at": member.lapsed_at,
+                "access_ends_at": member.access_ends_at,
+                "keep_until": member.keep_until,
+            }
+        if case is not None:
+            facts |= {
+                "rule": case.rule,
+                "found_joined_at": case.found_joined_at,
+                "found_last_used_at": case.found_last_used_at,
+                "found_sign_of_life_at": case.found_sign_of_life_at,
+                "warned_at": case.warned_at,
+                "deadline_at": claimed.deadline_at or case.deadline_at,
+                "answered_at": case.answered_at,
+                "case_state": case.state,
+                "not_mine": case.not_mine_at is not None,
+            }
+        if campaign is not None:
+            facts |= {
+                "month": campaign.month,
+                "dormant_count": campaign.dormant_count,
+                "drafted_at": campaign.drafted_at,
+                "hold_reason": campaign.hold_reason,
+                "hold_facts": campaign.hold_facts,
+            }
+        return cls(**facts)
+
+
+def in_words(settings: Settings, kind: Kind, facts: Facts, link: str | None, now: datetime) -> dict[str, Any]:
+    """Everything in the words of the present locale. What is None is left out of the mail."""
+    words: dict[str, Any] = {
+        "kind": str(kind),
+        "service": settings.service_name,
+        "link": link,
+        "public_url": settings.public_url,
+        "to_operator": kind in TO_OPERATORS,
+    }
+    if kind in TO_OPERATORS:
+        return words | _for_operators(settings, kind, facts, now)
+    return words | _for_members(settings, kind, facts, now)
+
+
+def _for_members(settings: Settings, kind: Kind, facts: Facts, now: datetime) -> dict[str, Any]:
+    zone = settings.zone
+    priced = bool(facts.price_minor) and facts.currency is not None
+    used_since = facts.last_used_at is not None and (
+        facts.found_sign_of_life_at is None or facts.last_used_at > facts.found_sign_of_life_at
+    )
+
+    def worded(wording_of: Any, instant: datetime | None) -> str | None:
+        return None if instant is None else wording_of(instant, zone)
+
+    return {
+        "name": greeting_name(facts.name),
+        "membership": [] if kind == Kind.ERASED else _membership(facts, zone),
+        "ends_by_silence": settings.on_silence == "lapse",
+        "price": wording.price(facts.price_minor, facts.currency, facts.interval) if priced else None,
+        "warned": worded(wording.short_date, facts.warned_at),
+        "answered": worded(wording.date_and_time, facts.answered_at),
+        "used": worded(wording.short_date, facts.last_used_at) if used_since else None,
+        "returned": worded(wording.date_and_time, facts.returned_at),
+        "next_charge": worded(wording.long_date, facts.paid_through)
+        if facts.paid_through is not None and facts.paid_through > now
+        else None,
+        "lapsed": worded(wording.last_day, facts.lapsed_at or facts.deadline_at),
+        "lapsed_short": worded(wording.last_day_short, facts.lapsed_at or facts.deadline_at),
+        "sign_in_minutes": int(LIFETIME[Purpose.SIGN_IN] / timedelta(minutes=1)),
+        "erase_minutes": int(LIFETIME[Purpose.ERASE] / timedelta(minutes=1)),
+        **_why(settings, facts, now),
+        **_end(settings, facts, now),
+    }
+
+
+def _why(settings: Settings, facts: Facts, now: datetime) -> dict[str, Any]:
+    zone, sign = settings.zone, facts.found_sign_of_life_at
+    if facts.rule is None or sign is None:
+        return {"why": None, "paid": None, "since": None}
+    months = max(0, dates.months_between(dates.local_day(sign, zone), dates.local_day(now, zone)))
+    paid = wording.paid_since(facts.price_minor, facts.currency, facts.interval, sign, now, zone)
+    return {
+        "why": wording.decision_sentence_to_member(
+            facts.rule,
+            service=settings.service_name,
+            joined_at=facts.found_joined_at,
+            last_used_at=facts.found_last_used_at,
+            sign_of_life_at=sign,
+            months=months,
+            zone=zone,
+        ),
+        "since": wording.short_date(sign, zone),
+        "paid": None if paid is None else wording.about(paid),
+    }
+
+
+def _end(settings: Settings, facts: Facts, now: datetime) -> dict[str, Any]:
+    """The day the membership ends or ended, until when it can be used, until when everything is saved."""
+    zone, ends_at = settings.zone, facts.lapsed_at or facts.deadline_at
+    if ends_at is None:
+        return {"deadline": None, "access": None, "saved": None}
+    access_ends_at = facts.access_ends_at or max(ends_at, facts.paid_through or ends_at)
+    keep_until = facts.keep_until or dates.keep_until(access_ends_at, settings.keep_months, zone)
+    return {
+        "deadline": wording.end_of_day(ends_at, zone),
+        "deadline_day": wording.last_day(ends_at, zone),
+        "deadline_short": wording.last_day_short(ends_at, zone),
+        "up_to": wording.up_to_and_including(ends_at, zone),
+        "deadline_passed": ends_at <= now,
+        "access": wording.last_day(access_ends_at, zone) if access_ends_at > max(ends_at, now) else None,
+        "saved": wording.last_day(keep_until, zone),
+        "saved_short": wording.last_day_short(keep_until, zone),
+    }
+
+
+def _membership(facts: Facts, zone: Any) -> list[tuple[str, str]]:
+    rows = [
+        (gettext("Plan"), one_line(facts.plan)),
+        (gettext("Customer number"), one_line(facts.customer_number)),
+        (gettext("Member since"), wording.short_date(facts.joined_at, zone) if facts.joined_at else None),
+    ]
+    return [(label, value) for label, value in rows if value]
+
+
+def _for_operators(settings: Settings, kind: Kind, facts: Facts, now: datetime) -> dict[str, Any]:
+    zone = settings.zone
+    words: dict[str, Any] = {
+        "customer_number": one_line(facts.customer_number),
+        "not_mine": facts.not_mine,
+        "held": wording.hold_sentence(facts.hold_reason, facts.hold_facts or {}),
+        "month": facts.month,
+        "month_name": None,
+        "count": facts.dormant_count,
+        "unreachable": facts.case_state == CaseState.UNREACHABLE,
+    }
+    if facts.month is not None:
+        year, month = (int(part) for part in facts.month.split("-"))
+        first = datetime(year, month, 1, tzinfo=zone)
+        words["month_name"] = format_date(first, "LLLL y", locale=wording.language())
+    if kind in (Kind.CAMPAIGN_READY, Kind.APPROVE_BY):
+        deadline = dates.month_end_with_notice(now, settings.min_notice_days, zone)
+        approve_by = dates.last_day_to_open(now, settings.min_notice_days, zone)
+        too_late = dates.start_of_day(approve_by + timedelta(days=1), zone)
+        later = dates.month_end_with_notice(too_late, settings.min_notice_days, zone)
+        opens_at = (facts.drafted_at or now) + timedelta(days=VETO_DAYS)
+        words |= {
+            "deadline": wording.last_day(deadline, zone),
+            "approve_by": wording.long_date(approve_by, zone),
+            "approve_by_short": wording.short_date(approve_by, zone),
+            "later": wording.last_day(later, zone),
+            "opens": wording.long_date(opens_at, zone) if settings.campaign_approval == "veto" else None,
+            "ends_by_silence": settings.on_silence == "lapse",
+        }
+    return words
+
+
+def greeting_name(name: str | None) -> str | None:
+    """The name to greet somebody by; none for what a mail program would turn into a link of somebody else's choice."""
+    if name is None or _LOOKS_LIKE_A_LINK.search(name):
+        return None
+    line = one_line(name)
+    return line if line is None or len(line) <= LONGEST_NAME else line[: LONGEST_NAME - 1].rstrip() + "…"
+
+
+def one_line(value: str | None) -> str | None:
+    """A fact of the members' file as one line of printed characters."""
+    return None if value is None else " ".join(_NOT_PRINTED.sub(" ", value).split()) or None
