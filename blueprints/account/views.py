@@ -27,8 +27,7 @@ def show() -> str:
         has_case=_has_case(member),
         come_back=url_for("programme.home") + "come-back",
         price=wording.price(member.price_minor, member.currency, member.billing_interval),
-        still_access=member.access_ends_at is not None
-        and member.access_ends_at > max(member.lapsed_at, here.clock.now()),
+        still_access=member.access_ends_at is not None and member.access_ends_at > here.clock.now(),
         library=account.library_at_a_glance(db.session(), member.id),
         history=in_words(account.history(db.session(), member.id)),
         date=lambda instant: wording.short_date(instant, zone),
