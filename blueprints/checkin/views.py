@@ -2,12 +2,12 @@
 
 from collections.abc import Callable
 
-from flask import Blueprint, Response, g, make_response, render_template, request, session
+from flask import Blueprint, Response, make_response, render_template, request, session
 from flask_login import current_user, login_required
-from flask_wtf.csrf import CSRFError
 from sqlalchemy import ColumnElement, and_
 
 from blueprints.checkin import words
+from blueprints.language import bare
 from domain.errors import Refused
 from domain.lifecycle import Answer, Through
 from models import Case, db, for_writing
@@ -17,12 +17,6 @@ from services.links import CHECK_IN
 from services.notice import Standing, State, standing
 
 blueprint = Blueprint("checkin", __name__)
-
-
-@blueprint.before_request
-def _whoever_is_signed_in() -> None:
-    # A page behind a mail's link is about the case of that link, so it is laid out without asking who is here.
-    g.bare = "token" in (request.view_args or {})
 
 
 @blueprint.get("/check-in/<token>")
@@ -77,22 +71,12 @@ def broken(token: str) -> Response:
     return _general()
 
 
-@blueprint.errorhandler(CSRFError)
-def _without_csrf(error: CSRFError) -> Response:
-    """The page once more with its buttons; nothing was written."""
-    _whoever_is_signed_in()
-    g.not_saved = True
-    view: Callable[..., Response] = {"checkin.answer": show, "checkin.say_not_mine": not_mine}.get(
-        request.endpoint or "", mine
-    )
-    response = make_response(view(**(request.view_args or {})))
-    if response.status_code == 200:
-        response.status_code = 400
-    return response
-
-
 def _of_token(token: str) -> Standing | None:
-    """None for a token that is none, and for one of an older address: neither shows anything."""
+    """None for a token that is none, and for one of an older address: neither shows anything.
+
+    The page is about the case of the link, so it is laid out without asking who happens to be signed in.
+    """
+    bare()
     here = installed()
     read = check_in.read(here.settings, token)
     if read is None:
@@ -180,4 +164,5 @@ def _render(seen: Standing, template: str, **more: object) -> Response:
 
 def _general() -> Response:
     """Nothing about anybody, and the way to a page that shows everything: signing in."""
+    bare()
     return make_response(render_template("checkin/general.html"))
