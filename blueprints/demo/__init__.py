@@ -64,6 +64,8 @@ def be(external_id: str) -> Response:
 @blueprint.post("/use/<external_id>")
 def use(external_id: str) -> Response:
     """Have somebody watch something at this moment: what the service's next activity file would report."""
+    _member(external_id)
+    db.session.rollback()
     found = installed()
     now = found.clock.now()
     service.report_uses(db.session(), found.settings, [(external_id, now)], now, db.session.commit)
