@@ -267,7 +267,7 @@ def test_a_key_that_is_set_is_not_kept(tmp_path: Path) -> None:
 
 def test_postgresql_needs_a_key_that_is_set(tmp_path: Path) -> None:
     """Several machines share the database, and must share the key."""
-    with pytest.raises(SettingsError, match="^SECRET_KEY is not set"):
+    with pytest.raises(SettingsError, match=r"^SECRET_KEY is not set"):
         load(instance_path=tmp_path, database_url="postgresql://h/d")
     assert list(tmp_path.iterdir()) == []
 

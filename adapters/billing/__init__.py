@@ -1,0 +1,1 @@
+"""Billing providers behind domain/ports.py."""
