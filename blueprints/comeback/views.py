@@ -1,0 +1,151 @@
+"""The views: behind the link of a mail, and for whoever is signed in. A press orders for the member of its own page."""
+
+from flask import Blueprint, Response, make_response, render_template, request, session
+from flask_login import current_user, login_required
+
+from blueprints.comeback import quoting
+from blueprints.language import bare
+from domain.dates import local_day
+from domain.errors import QuoteChanged, Refused
+from domain.lifecycle import MemberStatus, OrderKind
+from domain.links import Purpose, masked
+from models import Member, db, for_writing
+from services import account, check_in, magic_links, returning, scanners, wording
+from services.installation import installed, wake
+from services.returning import Quote
+
+blueprint = Blueprint("comeback", __name__)
+
+ORDERS = (OrderKind.RESTART, OrderKind.UNDO)
+
+
+@blueprint.get("/come-back/<token>")
+def show(token: str) -> Response:
+    bare()
+    member = _holder(token)
+    return _general() if member is None else _page(member)
+
+
+@blueprint.post("/come-back/<token>")
+def order(token: str) -> Response:
+    bare()
+    for_writing(db.session())
+    member = _holder(token)
+    return _general() if member is None else _ordered(member, token)
+
+
+@blueprint.get("/come-back")
+@login_required
+def mine() -> Response:
+    return _page(_signed_in())
+
+
+@blueprint.post("/come-back")
+@login_required
+def order_mine() -> Response:
+    for_writing(db.session())
+    return _ordered(_signed_in(), None)
+
+
+@blueprint.get("/come-back/<path:token>")
+def broken(token: str) -> Response:
+    """What a mail program made of a link."""
+    return _general()
+
+
+def _holder(token: str) -> Member | None:
+    link = magic_links.look(db.session(), Purpose.COME_BACK, token, installed().clock.now())
+    return None if link is None else db.session.get(Member, link.member_id, populate_existing=True)
+
+
+def _signed_in() -> Member:
+    member: Member = db.session.get_one(Member, current_user.member.id, populate_existing=True)
+    return member
+
+
+def _ordered(member: Member, token: str | None) -> Response:
+    here = installed()
+    now = here.clock.now()
+    if request.form.get("order") not in ORDERS:
+        return _page(member, changed=True, status=400)
+    quoted = quoting.read(request.form)
+    if token is not None and _calls_itself_a_machine(member):
+        return _page(member, one_step_left=True)
+    try:
+        if quoted is None or quoted.kind != request.form["order"]:
+            raise QuoteChanged("The form does not say what this page quotes.")
+        ordered = returning.order(db.session(), here.settings, member.id, quoted, now)
+        # Two presses at once: the second waits for the member's row and finds the membership active. So this can only
+        # fail where the address has changed in between, and then nothing is ordered.
+        if token is not None and magic_links.consume(db.session(), Purpose.COME_BACK, token, now) is None:
+            db.session.rollback()
+            return _general()
+        db.session.commit()
+    except QuoteChanged:
+        db.session.rollback()
+        return _page(db.session.get_one(Member, member.id), changed=True)
+    except Refused:
+        # Back already, or gone meanwhile: the page says which.
+        db.session.rollback()
+        return _page(db.session.get_one(Member, member.id))
+    wake()
+    return _welcome(db.session.get_one(Member, member.id), ordered)
+
+
+def _calls_itself_a_machine(member: Member) -> bool:
+    marker = request.form.get("step", "")
+    if check_in.is_second_step(installed().settings, marker, member.public_id, 0):
+        return False
+    return scanners.calls_itself_one(request.user_agent.string)
+
+
+def _page(member: Member, *, changed: bool = False, one_step_left: bool = False, status: int = 200) -> Response:
+    here = installed()
+    now = here.clock.now()
+    if member.status != MemberStatus.LAPSED:
+        return _render(member, "comeback/not_lapsed.html")
+    quote = returning.quote(member, here.settings, now)
+    response = _render(
+        member,
+        "comeback/show.html",
+        quote=quote,
+        fields=quoting.fields(quote),
+        marker=check_in.second_step(here.settings, member.public_id, 0) if one_step_left else None,
+        library=account.library_at_a_glance(db.session(), member.id),
+        changed=changed,
+        overdue=quote.saved_until <= now,
+        immediately=quote.first_charge_at is not None
+        and local_day(quote.first_charge_at, here.settings.zone) == local_day(now, here.settings.zone),
+    )
+    response.status_code = status
+    return response
+
+
+def _welcome(member: Member, ordered: Quote) -> Response:
+    return _render(member, "comeback/welcome.html", quote=ordered)
+
+
+def _render(member: Member, template: str, **more: object) -> Response:
+    zone = installed().settings.zone
+    # The page goes on in the language of the mail it was opened from, unless its reader has chosen another.
+    locale = wording.language() if "lang" in session or not member.locale else member.locale
+    with wording.in_language(locale) as language:
+        response = make_response(
+            render_template(
+                template,
+                member=member,
+                address=None if member.email is None else masked(member.email),
+                price=wording.price(member.price_minor, member.currency, member.billing_interval),
+                money=wording.money,
+                day=lambda instant: wording.long_date(instant, zone),
+                last_day=lambda bound: wording.last_day(bound, zone),
+                **more,
+            )
+        )
+    response.headers["Content-Language"] = language
+    return response
+
+
+def _general() -> Response:
+    """A link that is none, was used, or is too old: the truth of each is behind signing in."""
+    return make_response(render_template("comeback/general.html"))
