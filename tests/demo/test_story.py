@@ -30,7 +30,7 @@ def travel(browser: Browser, to: str) -> None:
 def state(browser: Browser, external_id: str) -> str:
     """The row of a person on the first page."""
     html = browser.open("/demo/").text
-    row = re.search(rf'<tr id="{external_id}">(.*?)</tr>', html, re.S)
+    row = re.search(rf'<li id="{external_id}">(.*?)</li>', html, re.S)
     assert row is not None
     return re.sub(r"<[^>]*>", " ", row[1])
 
@@ -38,7 +38,7 @@ def state(browser: Browser, external_id: str) -> str:
 def mails_of(browser: Browser, external_id: str) -> list[str]:
     """The links to somebody's mails, newest first: one click from the first page."""
     html = browser.open("/demo/").text
-    row = re.search(rf'<tr id="{external_id}">(.*?)</tr>', html, re.S)
+    row = re.search(rf'<li id="{external_id}">(.*?)</li>', html, re.S)
     assert row is not None
     found = re.search(r'href="([^"]*/demo/mail\?[^"]*)"', row[1])
     assert found is not None
