@@ -6,8 +6,9 @@ The latest use is kept; but every use counts for a membership that ended before 
 from collections.abc import Callable, Iterator
 from datetime import datetime
 from pathlib import Path
+from typing import Any
 
-from sqlalchemy import BigInteger, Table, func, or_, select, update
+from sqlalchemy import BigInteger, Table, case, func, or_, select, update
 from sqlalchemy.orm import Session
 
 from domain.errors import BadValue
@@ -16,7 +17,7 @@ from models.base import UTCDateTime
 from services import cells, columns, erasure, reading, returning, staging
 from services.feeds import record_use
 from services.member_rows import cleaner_of_ids
-from services.member_upsert import stage_uses, use_table
+from services.member_upsert import is_news, stage_news, use_table
 from services.reading import Counts, Reject, Unreadable
 from settings import Settings
 
@@ -77,26 +78,38 @@ def _take(
         [("line", BigInteger()), ("external_id", Member.__table__.c.external_id.type), ("used_at", UTCDateTime())],
     )
     uses = use_table()
-    updated = 0
-    with staging.staged(session, incoming, rows), staging.staged(session, uses, []):
+    with staging.staged(session, incoming, rows), staging.staged(session, uses):
         with staging.by_key(session):
-            _refuse_unknown(session, settings, incoming, refused)
-            news = stage_uses(session, incoming, incoming.c.used_at, uses)
-            updated, last = _record(session, incoming)
-        if last is not None:
-            record_use(session, source, last_event_at=last)
-        if news:
+            glance = _glance(session, incoming)
+            if glance.unknown:
+                _refuse_unknown(session, settings, incoming, refused)
+            if glance.news:
+                stage_news(session, incoming, incoming.c.used_at, uses)
+            updated = _record(session, incoming)
+        if glance.last_used_at is not None:
+            record_use(session, source, last_event_at=glance.last_used_at)
+        if glance.news:
             returning.reverse_for_use(session, settings, select(uses), now)
     session.expire_all()
-    taken = {line for line, _, _ in rows}.difference(refused) if refused else rows
-    return Counts(0, updated, len(taken) - updated, len(refused))
+    return Counts(0, updated, len(rows) - glance.unknown - updated, len(refused))
+
+
+def _glance(session: Session, incoming: Table) -> Any:
+    """One row: how many uses are nobody's, how many may concern an end, and the latest of the others."""
+    used_at = incoming.c.used_at
+    return session.execute(
+        select(
+            func.count(case((Member.id.is_(None), 1))).label("unknown"),
+            func.count(case((is_news(used_at), 1))).label("news"),
+            func.max(case((Member.id.is_not(None), used_at))).label("last_used_at"),
+        ).select_from(incoming.outerjoin(Member, Member.external_id == incoming.c.external_id))
+    ).one()
 
 
 def _refuse_unknown(session: Session, settings: Settings, incoming: Table, refused: Refused) -> None:
-    known = select(Member.id).where(Member.external_id == incoming.c.external_id).scalar_subquery()
-    unknown = session.execute(select(incoming.c.line, incoming.c.external_id).where(known.is_(None))).all()
-    if not unknown:
-        return
+    joined = incoming.outerjoin(Member, Member.external_id == incoming.c.external_id)
+    found = select(incoming.c.line, incoming.c.external_id).select_from(joined).where(Member.id.is_(None))
+    unknown = session.execute(found).all()
     ids = list({row.external_id for row in unknown})
     purged = erasure.purged(session, settings, ids) if erasure.any_on_record(session) else {}
     for line, external_id in unknown:
@@ -105,29 +118,25 @@ def _refuse_unknown(session: Session, settings: Settings, incoming: Table, refus
         refused[line] = (external_id, reason)
 
 
-def _record(session: Session, incoming: Table) -> tuple[int, datetime | None]:
-    """Move each member's last use forward; how many moved, and the latest use of all. Locks in the order of ids."""
-    latest = (
-        select(Member.id, func.max(incoming.c.used_at).label("used_at"))
-        .select_from(incoming.join(Member, Member.external_id == incoming.c.external_id))
-        .group_by(Member.id)
-        .order_by(Member.id)
-        .subquery()
+def _record(session: Session, incoming: Table) -> int:
+    """Move each member's last use forward; how many moved."""
+    latest = select(incoming.c.external_id, func.max(incoming.c.used_at).label("used_at")).group_by(
+        incoming.c.external_id
     )
-    last = session.scalar(
-        select(func.max(incoming.c.used_at)).where(
-            select(Member.id).where(Member.external_id == incoming.c.external_id).scalar_subquery().is_not(None)
-        )
-    )
+    if session.get_bind().dialect.name == "postgresql":
+        # Rows are locked in the order of their ids, as the month end does it, so that the two never deadlock.
+        found = latest.subquery()
+        latest = select(found).join(Member, Member.external_id == found.c.external_id).order_by(Member.id)
+    last = latest.subquery()
     moved = (
         update(Member)
         .where(
-            Member.id == latest.c.id,
-            or_(Member.last_used_at.is_(None), Member.last_used_at < latest.c.used_at),
+            Member.external_id == last.c.external_id,
+            or_(Member.last_used_at.is_(None), Member.last_used_at < last.c.used_at),
         )
-        .values(last_used_at=latest.c.used_at)
+        .values(last_used_at=last.c.used_at)
     )
-    return int(session.connection().execute(moved).rowcount), last
+    return int(session.connection().execute(moved).rowcount)
 
 
 # Reading

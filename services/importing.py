@@ -18,7 +18,7 @@ from services import erasure, member_file, reading, returning, staging, warning
 from services.feeds import record_use
 from services.member_file import Names, Naming, Refusal
 from services.member_rows import Row, Rows, staged_columns
-from services.member_upsert import Upsert, end_absent, use_table
+from services.member_upsert import Upsert, end_absent, stage_news, use_table
 from services.reading import Counts, Reject
 from settings import Settings
 
@@ -128,7 +128,7 @@ class _Importer:
             columns = staged_columns(names)
             self._upserts[names] = Upsert(session, settings, columns, correct_use=self._options.correct_use)
         upsert, uses = self._upserts[names], use_table()
-        with staging.staged(session, upsert.table, rows), staging.staged(session, uses, []):
+        with staging.staged(session, upsert.table, rows), staging.staged(session, uses):
             with staging.by_key(session):
                 dropped = self._refuse_erased(upsert, refused)
                 glance = upsert.glance(session)
@@ -136,7 +136,8 @@ class _Importer:
                     dropped += self._refuse_leaving(upsert, refused)
                 if glance.active_again:
                     upsert.note_active_again(session, now)
-                news = upsert.stage_uses(session, uses)
+                if glance.news:
+                    stage_news(session, upsert.table, upsert.table.c.last_used_at, uses)
                 changed = upsert.run(session)
             if glance.last_used_at is not None:
                 record_use(session, FEED, last_event_at=glance.last_used_at)
@@ -144,7 +145,7 @@ class _Importer:
                 warning.address_changed(session, settings, now)
             if glance.paid_again:
                 returning.returned_elsewhere(session, settings, now)
-            if news:
+            if glance.news:
                 returning.reverse_for_use(session, settings, select(uses), now)
         return Counts(glance.new, changed - glance.new, len(rows) - dropped - changed)
 

@@ -12,19 +12,20 @@ from typing import Any
 
 from sqlalchemy import (
     BigInteger,
-    Boolean,
     String,
     Table,
     and_,
     case,
     delete,
     exists,
+    false,
     func,
     insert,
     literal,
     literal_column,
     or_,
     select,
+    true,
     update,
 )
 from sqlalchemy.orm import Session
@@ -47,7 +48,8 @@ def staging_table(names: list[str]) -> Table:
 
 
 def use_table() -> Table:
-    return staging.temporary("incoming_use", [("member_id", BigInteger()), ("used_at", UTCDateTime())])
+    columns = [("member_id", BigInteger()), ("used_at", UTCDateTime())]
+    return staging.temporary("incoming_use", columns, indexed="member_id")
 
 
 class Upsert:
@@ -73,8 +75,10 @@ class Upsert:
         if self._billing_ref is not None:
             columns.append(self.table.c[self._billing_ref])
             names.append("billing_ref")
-        # Rows are locked in the order of their ids, as the month end does it, so that the two never deadlock.
-        selected = select(*columns).select_from(self._joined).order_by(Member.id, self.table.c.line)
+        selected = select(*columns).where(true())
+        if session.get_bind().dialect.name == "postgresql":
+            # Rows are locked in the order of their ids, as the month end does it, so that the two never deadlock.
+            selected = select(*columns).select_from(self._joined).order_by(Member.id, self.table.c.line)
         statement = insert_or(session, Member).from_select(names, selected, include_defaults=False)
         new = statement.excluded
 
@@ -117,10 +121,9 @@ class Upsert:
                 count(Member.id.is_(None)).label("new"),
                 count(Member.erase_requested_at.is_not(None)).label("leaving"),
                 count(and_(Member.email_key != new.email_key, live_case)).label("moved"),
-                count(
-                    and_(lapsed, new.paid_through > Member.access_ends_at) if paid else literal(False, Boolean())
-                ).label("paid_again"),
+                count(and_(lapsed, new.paid_through > Member.access_ends_at) if paid else false()).label("paid_again"),
                 count(self._active_again).label("active_again"),
+                count(is_news(new.last_used_at) if "last_used_at" in self.names else false()).label("news"),
                 (func.max(new.last_used_at) if "last_used_at" in self.names else literal(None, UTCDateTime())).label(
                     "last_used_at"
                 ),
@@ -144,12 +147,6 @@ class Upsert:
         for start in range(0, len(lines), 500):
             session.execute(delete(self.table).where(self.table.c.line.in_(lines[start : start + 500])))
 
-    def stage_uses(self, session: Session, uses: Table) -> int:
-        """Put those uses into ``uses`` that are news to somebody whose end they may have something to do with."""
-        if "last_used_at" not in self.names:
-            return 0
-        return stage_uses(session, self.table, self.table.c.last_used_at, uses)
-
     def note_active_again(self, session: Session, now: datetime) -> None:
         selected = (
             select(literal(now, UTCDateTime()), literal("active_again"), Member.id)
@@ -163,25 +160,29 @@ class Upsert:
         return int(session.connection().execute(self._upsert).rowcount)
 
 
-def stage_uses(session: Session, incoming: Table, used_at: Any, uses: Table) -> int:
-    """See Upsert.stage_uses; before the uses are recorded, since only then does it show which are news.
+def is_news(used_at: Any) -> Any:
+    """A use that is not on record yet, of somebody whose end it may have something to do with.
 
-    ``uses`` is then what services.returning.reverse_for_use asks for. It is small and has an index, so that looking
-    from a case for its uses is quick.
+    To be asked before the uses are recorded.
     """
     ended_it = exists(
         select(Case.id).where(Case.member_id == Member.id, Case.closed_at.is_(None), Case.answer == Answer.LAPSE)
     )
+    return and_(
+        used_at.is_not(None),
+        used_at.is_distinct_from(Member.last_used_at),
+        or_(Member.status == MemberStatus.LAPSED, ended_it),
+    )
+
+
+def stage_news(session: Session, incoming: Table, used_at: Any, uses: Table) -> None:
+    """Put those uses into ``uses``, for services.returning.reverse_for_use: few rows, quickly found by their member."""
     selected = (
         select(Member.id, used_at)
         .select_from(incoming.join(Member, Member.external_id == incoming.c.external_id))
-        .where(
-            used_at.is_not(None),
-            used_at.is_distinct_from(Member.last_used_at),
-            or_(Member.status == MemberStatus.LAPSED, ended_it),
-        )
+        .where(is_news(used_at))
     )
-    return int(session.connection().execute(insert(uses).from_select(["member_id", "used_at"], selected)).rowcount)
+    session.execute(insert(uses).from_select(["member_id", "used_at"], selected))
 
 
 def end_absent(session: Session, absent: Table, now: datetime) -> int:

@@ -195,24 +195,27 @@ def _cells(text: str, delimiter: str) -> list[str] | Unreadable:
 # NDJSON
 
 
-def json_records(
-    lines: Numbered, longest: int = LONGEST_ROW
-) -> Iterator[tuple[int, str, "dict[str, Any] | Unreadable"]]:
-    """Each line's object; numbers are left as they are written, so that no price goes through a float."""
+JsonRecord = tuple[int, str, "dict[str, Any] | Unreadable"]
+
+
+def json_records(lines: Numbered, longest: int = LONGEST_ROW, *, numbers: bool = False) -> Iterator[JsonRecord]:
+    """Each line's object. Without ``numbers`` these are left as they are written: no price goes through a float."""
+    parsing: dict[str, Any] = {} if numbers else {"parse_float": str, "parse_int": str, "parse_constant": str}
     for line, text in lines:
         if text and not text.isspace():
-            yield line, text, _object(text, longest)
+            yield line, text, _object(text, longest, parsing)
 
 
-def _object(text: str, longest: int) -> dict[str, Any] | Unreadable:
+def _object(text: str, longest: int, parsing: dict[str, Any]) -> dict[str, Any] | Unreadable:
     if len(text) > longest:
         return Unreadable(f"the line is longer than {longest:,} characters")
     try:
-        found = json.loads(text, parse_float=str, parse_int=str, parse_constant=str)
+        found = json.loads(text, **parsing)
     except json.JSONDecodeError as error:
         return Unreadable(f"the line is no JSON: {error.msg} at character {error.pos + 1}")
-    except RecursionError:
-        return Unreadable("the line is nested too deeply")
+    except (RecursionError, ValueError):
+        # Python also refuses a number of thousands of digits.
+        return Unreadable("the line is nested too deeply, or holds a number that is too long")
     if not isinstance(found, dict):
         return Unreadable('the line is no JSON object such as {"external_id": "…"}')
     return found

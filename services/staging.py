@@ -12,27 +12,29 @@ from typing import Any
 
 from sqlalchemy import Column, MetaData, Table, text
 from sqlalchemy.orm import Session
-from sqlalchemy.schema import CreateTable, DropTable
+from sqlalchemy.schema import CreateIndex, CreateTable, DropTable
 
 BATCH = 10_000
 
 
-def temporary(name: str, columns: Iterable[tuple[str, Any]]) -> Table:
+def temporary(name: str, columns: Iterable[tuple[str, Any]], *, indexed: str | None = None) -> Table:
     """A table for staging, of names and types."""
     return Table(
         name,
         MetaData(),
-        *(Column(column, kind) for column, kind in columns),
+        *(Column(column, kind, index=column == indexed) for column, kind in columns),
         prefixes=["TEMPORARY"],
         postgresql_on_commit="DROP",
     )
 
 
 @contextmanager
-def staged(session: Session, table: Table, rows: Sequence[tuple[Any, ...]]) -> Iterator[None]:
+def staged(session: Session, table: Table, rows: Sequence[tuple[Any, ...]] = ()) -> Iterator[None]:
     """The table with these rows in it, in the session's transaction. An error leaves it to the rollback."""
     connection = session.connection()
     connection.execute(CreateTable(table))
+    for index in table.indexes:
+        connection.execute(CreateIndex(index))
     if rows and connection.dialect.name == "sqlite":
         places = ", ".join("?" * len(table.columns))
         connection.exec_driver_sql(f"INSERT INTO {table.name} VALUES ({places})", rows)
