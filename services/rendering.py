@@ -5,6 +5,7 @@ facts in words (services/mail_words.py). The style sheet of the mails is written
 it is loaded, because mail programs drop style sheets; what is rendered a mail is plain Jinja.
 """
 
+import re
 import textwrap
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -22,6 +23,9 @@ from settings import Settings
 
 TEXT_WIDTH = 72
 LONGEST_SUBJECT = 200
+
+_DATE = re.compile(r"(?:[^\W\d]+, )?\b\d{1,2}\.? [^\W\d]+(?: \d{4})?\b")
+_STAYS = "\x1f"
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,10 +56,10 @@ def render(
 
 
 def _wrapped(text: str) -> str:
-    """Lines as long as one reads them, no more than one empty line, and nothing in a URL's line but the URL."""
+    """Lines as long as one reads them, no more than one empty line, a date never in two lines, URLs as they are."""
     lines: list[str] = []
     for line in text.strip().splitlines():
-        line = line.strip()
+        line = _DATE.sub(lambda date: date[0].replace(" ", _STAYS), line.strip())
         if not line:
             if lines and lines[-1]:
                 lines.append("")
@@ -64,7 +68,7 @@ def _wrapped(text: str) -> str:
         lines += textwrap.wrap(
             line, TEXT_WIDTH, subsequent_indent=indent, break_long_words=False, break_on_hyphens=False
         )
-    return "\n".join(lines) + "\n"
+    return "\n".join(lines).replace(_STAYS, " ") + "\n"
 
 
 @lru_cache(maxsize=8)

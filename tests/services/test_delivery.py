@@ -1,0 +1,284 @@
+"""The outbox meets a real SMTP server: claims, replies, crashes of the line, and what is on record afterwards."""
+
+from collections.abc import Callable
+from datetime import timedelta
+from typing import Any
+
+import pytest
+from flask import Flask
+from sqlalchemy import select
+from sqlalchemy.orm import Session
+
+from adapters.mail.smtp import SmtpMailer
+from domain.notices import Kind
+from models import Campaign, Case, Event, Member, Message
+from services import campaigns, delivery, outbox
+from services.delivery import Delivered
+from services.installation import installed
+from tests import factories
+from tests.conftest import NOW
+from tests.doubles import FrozenClock, SmtpCatcher
+
+
+def deliver(session: Session, enough: Callable[[], bool] = lambda: False, mailer: Any = None) -> Delivered:
+    here = installed()
+    session.rollback()
+    return delivery.deliver(session, here.settings, mailer or here.mailer, here.clock, session.commit, enough)
+
+
+def queue(session: Session, *members: Member, kind: Kind = Kind.WELCOME_BACK) -> None:
+    for member in members:
+        outbox.put(session, kind=kind, once_key=f"{kind}:{member.id}", now=NOW, member=member)
+    session.commit()
+
+
+def messages(session: Session) -> dict[str, Message]:
+    session.rollback()
+    rows = session.scalars(select(Message).order_by(Message.id).execution_options(populate_existing=True))
+    return {row.to_address or "": row for row in rows}
+
+
+@pytest.fixture
+def warned_campaign(session: Session, settings: Any) -> Case:
+    """One dormant member in an approved campaign, whose warning waits."""
+    factories.live_feed(session, NOW)
+    factories.dormant(session, email="mia@example.org", name="Mia")
+    campaigns.draft(session, settings, "2026-06", NOW)
+    campaigns.approve(session, settings, "2026-06", NOW)
+    session.commit()
+    return session.scalars(select(Case)).one()
+
+
+def test_a_warning_goes_out_and_only_then_is_the_member_warned(
+    session: Session, smtp: SmtpCatcher, warned_campaign: Case
+) -> None:
+    assert warned_campaign.warned_at is None
+    assert deliver(session) == Delivered(sent=1)
+    [mail] = smtp.to("mia@example.org")
+    message = messages(session)["mia@example.org"]
+    assert (message.state, message.smtp_reply, message.attempts) == ("sent", "250 OK queued", 1)
+    assert mail.message["Message-ID"] == message.message_id
+    assert mail.message["Date"].datetime == NOW
+    case = session.scalars(select(Case)).one()
+    assert (case.warned_at, case.warned_to) == (NOW, "mia@example.org")
+    body = mail.message.get_body(("plain",))
+    assert body is not None
+    assert "Tuesday, 30 June 2026, 24:00" in body.get_content()
+
+
+def test_running_again_sends_nothing_twice(session: Session, smtp: SmtpCatcher, warned_campaign: Case) -> None:
+    deliver(session)
+    assert deliver(session) == Delivered()
+    assert len(smtp.mails) == 1
+
+
+def test_nothing_due_opens_no_connection(session: Session, smtp: SmtpCatcher) -> None:
+    assert deliver(session) == Delivered()
+    assert smtp.connections == 0
+
+
+def test_one_members_failure_stops_no_other_and_each_reply_is_on_record(session: Session, smtp: SmtpCatcher) -> None:
+    names = ("a", "full", "gone", "spam", "z")
+    queue(session, *(factories.member(session, email=f"{name}@example.org") for name in names))
+    smtp.replies |= {
+        "full@example.org": "451 4.2.2 mailbox full",
+        "gone@example.org": "550 5.1.1 no such user",
+        "spam@example.org": "554 5.7.1 not wanted",
+    }
+    assert deliver(session) == Delivered(sent=2, again=1, failed=2)
+    found = messages(session)
+    assert {name: found[f"{name}@example.org"].state for name in names} == {
+        "a": "sent",
+        "full": "queued",
+        "gone": "bounced",
+        "spam": "failed",
+        "z": "sent",
+    }
+    assert found["full@example.org"].smtp_reply == "451 4.2.2 mailbox full"
+    assert found["full@example.org"].due_at > NOW
+    assert found["gone@example.org"].smtp_reply == "550 5.1.1 no such user"
+    assert smtp.connections == 1
+
+
+def test_a_temporary_refusal_is_tried_again_later_with_the_same_message_id(
+    session: Session, smtp: SmtpCatcher, clock: FrozenClock
+) -> None:
+    queue(session, factories.member(session, email="full@example.org"))
+    smtp.replies["full@example.org"] = "451 4.2.2 mailbox full"
+    deliver(session)
+    before = messages(session)["full@example.org"].message_id
+    assert deliver(session) == Delivered()
+    smtp.replies.clear()
+    clock.tick(minutes=10)
+    assert deliver(session) == Delivered(sent=1)
+    assert smtp.mails[0].message["Message-ID"] == before
+
+
+def test_what_cannot_be_rendered_is_failed_with_the_reason_and_stops_nothing(
+    session: Session, smtp: SmtpCatcher
+) -> None:
+    operator = factories.operator(session, email="operator@example.org")
+    # No program writes such a month; a hand in the database might.
+    broken = Campaign(month="2026-13", state="draft", policy={}, drafted_at=NOW, dormant_count=1)
+    session.add(broken)
+    session.flush()
+    outbox.put(session, kind=Kind.CAMPAIGN_READY, once_key="a", now=NOW, operator=operator, campaign=broken)
+    queue(session, factories.member(session, email="good@example.org"))
+    assert deliver(session) == Delivered(sent=1, failed=1)
+    found = messages(session)
+    assert found["operator@example.org"].state == "failed"
+    assert "cannot be rendered: ValueError: month must be in 1..12" in (found["operator@example.org"].smtp_reply or "")
+    assert found["good@example.org"].state == "sent"
+
+
+def test_a_server_that_is_away_counts_against_nobody_and_ends_the_run(session: Session, smtp: SmtpCatcher) -> None:
+    members = [factories.member(session, email=f"m{number}@example.org") for number in range(5)]
+    queue(session, *members)
+    smtp.sender_reply = "421 4.3.2 back in an hour"
+    done = deliver(session)
+    assert (done.sent, done.failed, done.server_down) == (0, 0, "4.3.2 back in an hour")
+    assert {(row.state, row.attempts, row.lease_token) for row in messages(session).values()} == {("queued", 0, None)}
+    smtp.sender_reply = None
+    installed().clock.tick(minutes=2)  # type: ignore[attr-defined]
+    assert deliver(session) == Delivered(sent=5)
+
+
+def test_where_nobody_listens_everything_waits(make_app: Callable[..., Flask], smtp: SmtpCatcher) -> None:
+    with make_app(mail_port=1).app_context():
+        from models import db
+
+        session = db.session()
+        queue(session, factories.member(session), factories.member(session))
+        done = deliver(session)
+        assert done.server_down is not None
+        assert {(row.state, row.attempts) for row in messages(session).values()} == {("queued", 0)}
+
+
+def test_a_message_that_cuts_every_line_is_backed_off_and_the_others_go_out(
+    session: Session, smtp: SmtpCatcher
+) -> None:
+    queue(session, *(factories.member(session, email=f"{name}@example.org") for name in ("poison", "b", "c")))
+    smtp.drops.add("poison@example.org")
+    assert deliver(session) == Delivered(sent=2, again=1)
+    poison = messages(session)["poison@example.org"]
+    assert (poison.state, poison.attempts) == ("queued", 1)
+    assert poison.due_at > NOW
+    assert "lost" in (poison.smtp_reply or "")
+
+
+def test_a_server_that_hangs_is_left_after_two_time_limits(app: Flask, session: Session, smtp: SmtpCatcher) -> None:
+    queue(session, *(factories.member(session, email=f"h{number}@example.org") for number in range(4)))
+    smtp.hangs |= {f"h{number}@example.org" for number in range(4)}
+    done = deliver(session, mailer=SmtpMailer(app, timeout=0.2))
+    assert done.server_down is not None
+    assert smtp.connections == 2
+    assert {(row.state, row.attempts) for row in messages(session).values()} == {("queued", 0)}
+
+
+def test_when_the_budget_is_over_the_rest_is_given_back_untried(session: Session, smtp: SmtpCatcher) -> None:
+    queue(session, *(factories.member(session) for _ in range(4)))
+    done = deliver(session, enough=lambda: len(smtp.mails) >= 2)
+    assert done == Delivered(sent=2)
+    assert sorted((row.state, row.attempts) for row in messages(session).values()) == [
+        ("queued", 0),
+        ("queued", 0),
+        ("sent", 1),
+        ("sent", 1),
+    ]
+
+
+def test_no_transaction_is_open_while_a_server_is_talked_to(session: Session, smtp: SmtpCatcher) -> None:
+    queue(session, *(factories.member(session) for _ in range(3)))
+    real = installed().mailer
+    seen: list[bool] = []
+
+    class Watched:
+        def connect(self) -> Any:
+            self._session = real.connect()
+            return self
+
+        def __enter__(self) -> Any:
+            self._connection = self._session.__enter__()
+            return self
+
+        def __exit__(self, *exc: object) -> None:
+            self._session.__exit__(*exc)
+
+        def send(self, mail: Any) -> Any:
+            seen.append(session.in_transaction())
+            return self._connection.send(mail)
+
+    assert deliver(session, mailer=Watched()) == Delivered(sent=3)
+    assert seen == [False, False, False]
+
+
+def test_a_result_is_on_record_before_the_next_message_is_sent(
+    session: Session, smtp: SmtpCatcher, make_app: Callable[..., Flask]
+) -> None:
+    queue(session, *(factories.member(session) for _ in range(3)))
+    on_record: list[int] = []
+    other = make_app()
+
+    def count() -> bool:
+        from models import db
+
+        with other.app_context():
+            on_record.append(len(db.session.scalars(select(Message.id).where(Message.state == "sent")).all()))
+        assert on_record[-1] == len(smtp.mails)
+        return False
+
+    deliver(session, enough=count)
+    assert on_record[-1] == 3
+
+
+def test_a_slow_batch_goes_back_before_its_lease_runs_out(
+    session: Session, smtp: SmtpCatcher, clock: FrozenClock
+) -> None:
+    queue(session, *(factories.member(session) for _ in range(3)))
+
+    def slow() -> bool:
+        clock.tick(minutes=4)
+        return False
+
+    assert deliver(session, enough=slow) == Delivered(sent=3)
+    assert all(row.attempts == 1 for row in messages(session).values())
+
+
+def test_a_bounce_of_a_warning_ends_the_case_and_nobody_lapses_for_it(
+    session: Session, smtp: SmtpCatcher, warned_campaign: Case
+) -> None:
+    smtp.replies["mia@example.org"] = "550 5.1.1 no such user"
+    assert deliver(session) == Delivered(failed=1)
+    session.rollback()
+    case = session.scalars(select(Case).execution_options(populate_existing=True)).one()
+    assert (case.state, case.warned_at) == ("unreachable", None)
+
+
+def test_a_notice_of_a_held_campaign_waits(
+    session: Session, smtp: SmtpCatcher, settings: Any, warned_campaign: Case
+) -> None:
+    campaigns.hold(session, settings, "2026-06", NOW)
+    session.commit()
+    assert deliver(session) == Delivered()
+    assert messages(session)["mia@example.org"].state == "queued"
+    campaigns.release(session, settings, "2026-06", NOW)
+    session.commit()
+    assert deliver(session) == Delivered(sent=1)
+
+
+def test_a_notice_whose_facts_are_gone_is_not_sent_and_becomes_obsolete(
+    session: Session, smtp: SmtpCatcher, warned_campaign: Case
+) -> None:
+    session.scalars(select(Member)).one().last_used_at = NOW - timedelta(hours=1)
+    session.commit()
+    assert deliver(session) == Delivered()
+    assert messages(session)["mia@example.org"].state == "obsolete"
+    assert smtp.mails == []
+
+
+def test_what_was_sent_is_an_event_without_an_address(
+    session: Session, smtp: SmtpCatcher, warned_campaign: Case
+) -> None:
+    deliver(session)
+    events = session.scalars(select(Event).where(Event.code == "mail_accepted")).all()
+    assert [event.detail for event in events] == ["warning"]
