@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
 
-from sqlalchemy import BigInteger, DateTime, Engine, String, column, insert, select, table, update
+from sqlalchemy import BigInteger, DateTime, Engine, String, TableClause, column, insert, literal, select, table, update
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.engine import Connection
 from sqlalchemy.exc import OperationalError
@@ -152,9 +152,10 @@ class _Call:
                 update(_call).where(_call.c.key == self._key).values(next_charge_at=self.next_charge_at)
             )
 
-    def _insert_new(self, into, values) -> bool:  # type: ignore[no-untyped-def]
+    def _insert_new(self, into: TableClause, values: dict[str, object]) -> bool:
         construct = sqlite.insert if self._connection.dialect.name == "sqlite" else postgresql.insert
-        return self._connection.execute(construct(into).values(values).on_conflict_do_nothing()).rowcount == 1
+        statement = construct(into).values(values).on_conflict_do_nothing().returning(literal(1))
+        return self._connection.scalar(statement) is not None
 
 
 def _utc(instant: datetime) -> datetime:
