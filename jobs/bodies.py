@@ -9,7 +9,7 @@ from sqlalchemy.orm import Session
 from domain.dates import month_of
 from jobs import timetable
 from models import for_writing
-from services import billing, campaigns, closing, purging, warning
+from services import billing, campaigns, closing, delivery, purging, warning
 from services.installation import Installation
 
 
@@ -68,9 +68,12 @@ def purge(context: Context) -> Result:
 
 
 def deliver(context: Context) -> Result:
-    from services import delivery
-
-    return Result(delivery.deliver(context))
+    outside = context.installation
+    done = delivery.deliver(
+        context.session, outside.settings, outside.mailer, outside.clock, context.commit, context.enough
+    )
+    text = f"{done.sent} sent, {done.again} to try again, {done.failed} failed"
+    return Result(text if done.server_down is None else f"{text}; the mail server is away: {done.server_down}")
 
 
 def settle_billing(context: Context) -> Result:
