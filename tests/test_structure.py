@@ -207,3 +207,34 @@ def test_every_form_that_posts_carries_its_token() -> None:
         if "csrf" not in found and "hidden_tag" not in found
     ]
     assert found == []
+
+
+# Documents
+
+DOCUMENTS = [*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md")]
+
+
+def test_every_link_between_documents_leads_somewhere() -> None:
+    link = re.compile(r"\]\((?!https?:|mailto:|#)([^)#\s]+)")
+    found = {
+        (name_of(page), target)
+        for page in DOCUMENTS
+        for target in link.findall(page.read_text())
+        if not (page.parent / target).exists()
+    }
+    assert found == set()
+
+
+def test_every_promise_names_tests_that_exist() -> None:
+    page = (ROOT / "docs" / "promises.md").read_text()
+    promises = re.findall(r"^\| (\d+) \|.*$", page, re.M)
+    assert promises == [str(number) for number in range(1, 12)]
+    named = re.findall(r"`(tests/[\w/]+\.py)(?:::(\w+))?`", page)
+    missing = [
+        (file, test)
+        for file, test in named
+        if not (ROOT / file).exists() or (test and f"def {test}(" not in (ROOT / file).read_text())
+    ]
+    assert missing == []
+    without = [row[:60] for row in page.splitlines() if re.match(r"\| \d+ \|", row) and row.rstrip().endswith("| |")]
+    assert without == [], "a promise without a test that tries to break it"
