@@ -47,9 +47,7 @@ def metrics() -> Response:
         db.session.execute(
             # The states as literals: what is queued and what is being sent is then counted through partial indexes.
             select(Message.state, func.count()).where(Message.state.in_(_literals(COUNTED))).group_by(Message.state)
-        )
-        .tuples()
-        .all()
+        ).all()
     )
     oldest, cases, orders, due = db.session.execute(
         select(

@@ -51,13 +51,12 @@ class End:
 
 def library_at_a_glance(session: Session, member_id: int) -> list[ProfileAtAGlance]:
     """The member's profiles in their order, each with its lists, their sizes and first titles; four queries."""
-    counts: dict[int, int] = dict(
-        session.execute(
+    counts: dict[int, int] = {
+        list_id: count
+        for list_id, count in session.execute(
             select(ListItem.list_id, func.count()).where(ListItem.member_id == member_id).group_by(ListItem.list_id)
         )
-        .tuples()
-        .all()
-    )
+    }
     titles: dict[int, list[str]] = defaultdict(list)
     for list_id, title in session.execute(
         select(ListItem.list_id, ListItem.title)

@@ -1,5 +1,7 @@
 """Who is signed in: a permanent session that names a membership and its session generation, and nothing else."""
 
+import re
+
 from flask import request, session
 from flask_login import LoginManager, UserMixin, login_user
 from werkzeug.wrappers import Response
@@ -11,6 +13,8 @@ from models import Member, db
 login_manager = LoginManager()
 # The session is signed, HttpOnly and bound to a generation; phones change their address all day.
 login_manager.session_protection = None
+
+NAME = re.compile(r"([0-9a-f]{32})\.([0-9]{1,9})", re.ASCII)
 
 
 class SignedIn(UserMixin):
@@ -26,7 +30,10 @@ class SignedIn(UserMixin):
 
 @login_manager.user_loader
 def _load(named: str) -> SignedIn | None:
-    public_id, _, generation = named.partition(".")
+    named_right = NAME.fullmatch(named)
+    if named_right is None:
+        return None
+    public_id, generation = named_right.groups()
     began = db.session().in_transaction()
     member = db.session.scalar(
         db.select(Member).where(
