@@ -5,6 +5,7 @@ import shutil
 import tempfile
 import uuid
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -40,7 +41,7 @@ NOW = datetime(2026, 6, 3, 10, 0, tzinfo=UTC)
 
 
 @pytest.fixture(scope="session")
-def postgres() -> Iterator[str]:
+def postgres() -> str:
     """The address of a real PostgreSQL server, one for the whole run, without a database name."""
     # Not below pytest's own folder: pytest takes away everybody else's access to that whenever a run starts, and the
     # server, where tests run as root, belongs to a user of its own.
@@ -58,7 +59,7 @@ def postgres() -> Iterator[str]:
         for line in ("fsync = off", "synchronous_commit = off", "full_page_writes = off"):
             connection.execute(f"ALTER SYSTEM SET {line}")  # type: ignore[call-overload]
         connection.execute("SELECT pg_reload_conf()")
-    yield server.get_uri()
+    return str(server.get_uri())
 
 
 def _migrated(url: str, folder: Path) -> None:
@@ -98,14 +99,21 @@ def sqlite_url(sqlite_template: Path, tmp_path: Path) -> str:
     return f"sqlite:///{path}"
 
 
+@contextmanager
+def copied_postgres(server: str, template: str) -> Iterator[str]:
+    """A database of its own, copied from the template and dropped afterwards."""
+    name = f"test_{uuid.uuid4().hex}"
+    with psycopg.connect(server, autocommit=True) as connection:
+        connection.execute(f"CREATE DATABASE {name} TEMPLATE {template}")  # type: ignore[call-overload]
+    yield _named(server, name)
+    with psycopg.connect(server, autocommit=True) as connection:
+        connection.execute(f"DROP DATABASE {name} WITH (FORCE)")  # type: ignore[call-overload]
+
+
 @pytest.fixture
 def postgres_url(postgres: str, postgres_template: str) -> Iterator[str]:
-    name = f"test_{uuid.uuid4().hex}"
-    with psycopg.connect(postgres, autocommit=True) as connection:
-        connection.execute(f"CREATE DATABASE {name} TEMPLATE {postgres_template}")  # type: ignore[call-overload]
-    yield _named(postgres, name)
-    with psycopg.connect(postgres, autocommit=True) as connection:
-        connection.execute(f"DROP DATABASE {name} WITH (FORCE)")  # type: ignore[call-overload]
+    with copied_postgres(postgres, postgres_template) as url:
+        yield url
 
 
 @pytest.fixture(params=["sqlite", "postgresql"])
@@ -146,7 +154,9 @@ def smtp() -> Iterator[SmtpCatcher]:
 
 
 @pytest.fixture
-def make_app(database_url: str, tmp_path: Path, clock: FrozenClock, smtp: SmtpCatcher) -> Iterator[Callable[..., Flask]]:
+def make_app(
+    database_url: str, tmp_path: Path, clock: FrozenClock, smtp: SmtpCatcher
+) -> Iterator[Callable[..., Flask]]:
     """``make_app(max_dormant_percent=100, …)``: the application with settings changed, on this test's database."""
     made: list[Flask] = []
 
