@@ -236,5 +236,5 @@ def test_every_promise_names_tests_that_exist() -> None:
         if not (ROOT / file).exists() or (test and f"def {test}(" not in (ROOT / file).read_text())
     ]
     assert missing == []
-    without = [row[:60] for row in page.splitlines() if re.match(r"\| \d+ \|", row) and row.rstrip().endswith("| |")]
-    assert without == [], "a promise without a test that tries to break it"
+    rows = [row for row in page.splitlines() if re.match(r"\| \d+ \|", row)]
+    assert [row[:60] for row in rows if "`tests/" not in row] == [], "a promise without a test that tries to break it"
