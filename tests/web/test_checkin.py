@@ -315,7 +315,7 @@ def test_a_marker_of_another_case_lets_nothing_through(
 
 
 def test_scenario_07_two_members_of_one_address_are_two_pages_in_two_tabs(
-    browser: Browser, settings: Settings, session: Session, url: str
+    browser: Browser, settings: Settings, session: Session
 ) -> None:
     one = factories.dormant(session, external_id="K-1", email="us@example.org", plan="Alone")
     two = factories.dormant(session, external_id="K-2", email="us@example.org", plan="Together")
@@ -476,7 +476,6 @@ def test_who_came_back_reads_that_the_membership_runs(
 def test_a_purged_member_reads_the_truth_and_no_facts(
     browser: Browser, settings: Settings, session: Session, clock: FrozenClock, url: str
 ) -> None:
-    address = url
     close(session, settings, AFTER)
     gone = at("2027-05-02 06:00")
     session.execute(update(Message).where(Message.state == "queued").values(state="failed"))
@@ -486,7 +485,7 @@ def test_a_purged_member_reads_the_truth_and_no_facts(
     assert purge(session, settings, gone) == 1
     clock.travel(gone)
     for suffix in ("", "/not-mine"):
-        assert browser.open(address + suffix).status_code == 200
+        assert browser.open(url + suffix).status_code == 200
         assert browser.page.h1.strip() == "Your data has been deleted for good"
         assert "K-1001" not in browser.response.text
         assert "m…@" not in browser.response.text
