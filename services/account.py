@@ -13,6 +13,7 @@ from sqlalchemy.orm import Session
 
 from domain import dates
 from models import Event, ListItem, Member, Profile, SavedList
+from services import evidence
 from settings import Settings
 
 FIRST_TITLES = 5
@@ -82,6 +83,22 @@ def history(session: Session, member_id: int) -> list[Event]:
             select(Event).where(Event.member_id == member_id).order_by(Event.at.desc(), Event.id.desc()).limit(HISTORY)
         )
     )
+
+
+def everything(session: Session, settings: Settings, member: Member, now: datetime) -> dict[str, Any]:
+    """All that is on record of a member, for the member: who they are and what they pay, and the evidence."""
+    return {
+        "email": member.email,
+        "name": member.name,
+        "locale": member.locale,
+        "plan": member.plan,
+        "price_minor": member.price_minor,
+        "currency": member.currency,
+        "billing_interval": member.billing_interval,
+        "subscription_status": member.subscription_status,
+        "paid_through": None if member.paid_through is None else member.paid_through.isoformat(),
+        **evidence.member_evidence(session, settings, member, now),
+    }
 
 
 def end_unasked(member: Member, settings: Settings, now: datetime) -> End:

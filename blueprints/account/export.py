@@ -16,7 +16,7 @@ LABELS = {
     "locale": lazy_gettext("Language"),
     "status": lazy_gettext("State"),
     "plan": lazy_gettext("Plan"),
-    "price": lazy_gettext("Price"),
+    "price_minor": lazy_gettext("Price in the smallest unit of the currency"),
     "currency": lazy_gettext("Currency"),
     "billing_interval": lazy_gettext("Billed every"),
     "subscription_status": lazy_gettext("Subscription"),

@@ -5,6 +5,7 @@ from flask_login import current_user, login_required, logout_user
 from sqlalchemy import select
 from werkzeug.wrappers import Response
 
+from blueprints.account.export import zipped
 from blueprints.account.history import in_words
 from domain.errors import Refused
 from domain.lifecycle import MemberStatus, Through
@@ -25,7 +26,6 @@ def show() -> str:
         "account/show.html",
         member=member,
         has_case=_has_case(member),
-        come_back=url_for("programme.home") + "come-back",
         price=wording.price(member.price_minor, member.currency, member.billing_interval),
         still_access=member.access_ends_at is not None and member.access_ends_at > here.clock.now(),
         library=account.library_at_a_glance(db.session(), member.id),
@@ -68,6 +68,13 @@ def end_now() -> Response:
     db.session.commit()
     wake()
     return redirect(url_for("checkin.mine"))
+
+
+@blueprint.get("/account/data")
+@login_required
+def data() -> Response:
+    here = installed()
+    return zipped(account.everything(db.session(), here.settings, current_user.member, here.clock.now()))
 
 
 @blueprint.get("/account/erase")
