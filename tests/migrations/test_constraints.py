@@ -5,13 +5,11 @@ from datetime import UTC, datetime, timedelta, timezone
 from typing import Any
 
 import pytest
-from flask import Flask
 from sqlalchemy import CheckConstraint, Table, delete, insert, select, text, update
 from sqlalchemy.exc import DatabaseError, IntegrityError, StatementError
 from sqlalchemy.orm import Session
 
 from models import Base, Campaign, Case, Event, Member, db
-from models.base import UTCDateTime
 from tests.conftest import NOW
 
 LATER = NOW + timedelta(days=30)
@@ -264,13 +262,13 @@ def test_nothing_is_an_instant_too(session: Session) -> None:
     assert session.scalar(select(Member.last_used_at)) is None
 
 
-def test_a_literal_instant_is_written_in_utc(app: Flask) -> None:
+def test_a_literal_instant_is_written_in_utc(session: Session) -> None:
     local = datetime(2026, 7, 1, 0, 0, tzinfo=timezone(timedelta(hours=2)))
-    kind = UTCDateTime()
-    assert kind.process_literal_param(local, db.engine.dialect).startswith("'2026-06-30 22:00:00.000000")
-    assert kind.process_literal_param(None, db.engine.dialect) == "NULL"
-    with pytest.raises(ValueError, match="is naive"):
-        kind.process_literal_param(datetime(2026, 7, 1), db.engine.dialect)
+    session.execute(insert(Member).values({**PLAUSIBLE["member"], "joined_at": local}))
+    found = select(Member.id).where(Member.joined_at == local)
+    written = str(found.compile(db.engine, compile_kwargs={"literal_binds": True}))
+    assert "2026-06-30 22:00:00" in written
+    assert session.scalar(text(written)) == session.scalar(found)
 
 
 def test_the_sign_of_life_is_kept_by_the_database(session: Session) -> None:
