@@ -12,7 +12,7 @@ from sqlalchemy import BigInteger, Table, case, func, or_, select, update
 from sqlalchemy.orm import Session
 
 from domain.errors import BadValue
-from models import Member, for_writing
+from models import Member, change, for_writing
 from models.base import UTCDateTime
 from services import cells, columns, erasure, reading, returning, staging
 from services.feeds import record_use
@@ -136,7 +136,7 @@ def _record(session: Session, incoming: Table) -> int:
         )
         .values(last_used_at=last.c.used_at)
     )
-    return int(session.connection().execute(moved).rowcount)
+    return change(session, moved)
 
 
 # Reading

@@ -75,8 +75,11 @@ def import_members(
     with reading.opened(path) as file, staging.Seen() as seen:
         for batch in _batches(member_file.read(path, file, options.naming, rows, progress)):
             without_id += len(batch.texts) - len(batch.ids)
-            for line, first in seen.add(batch.ids).items():
-                batch.refused.setdefault(line, Refusal(f"external_id is already on line {first} of this file"))
+            repeated = seen.add(batch.ids)
+            for external_id, line in batch.ids if repeated else ():
+                if line in repeated:
+                    reason = f"external_id is already on line {repeated[line]} of this file"
+                    batch.refused.setdefault(line, Refusal(reason, external_id))
             for_writing(session)
             counts = counts.plus(importer.take(batch))
             commit()
@@ -167,7 +170,7 @@ class _Importer:
     def _refuse_leaving(self, upsert: Upsert, refused: dict[int, Refusal]) -> int:
         leaving = upsert.leaving(self._session)
         for row in leaving:
-            refused[row.line] = Refusal("the member has asked to be erased, which is under way")
+            refused[row.line] = Refusal("the member has asked to be erased, which is under way", row.external_id)
         upsert.drop(self._session, [row.line for row in leaving])
         return len(leaving)
 
@@ -186,7 +189,7 @@ def _end_absent(
         rows = "1 row does" if without_id == 1 else f"{without_id:,} rows do"
         return Imported(counts, 0, f"{rows} not say whose they are, so nobody was marked as ended")
     active = session.scalar(select(func.count()).where(Member.status == MemberStatus.ACTIVE)) or 0
-    absent: list[tuple[int, None]] = []
+    absent: list[tuple[int]] = []
     last = 0
     while True:
         window = session.execute(
@@ -198,7 +201,7 @@ def _end_absent(
         if not window:
             break
         last = window[-1].id
-        absent += [(member_id, None) for member_id in seen.absent((row.id, row.external_id) for row in window)]
+        absent += [(member_id,) for member_id in seen.absent((row.id, row.external_id) for row in window)]
     session.rollback()
     if len(absent) > settings.hold_min_members and len(absent) * 100 > settings.max_dormant_percent * active:
         return Imported(
@@ -209,7 +212,7 @@ def _end_absent(
             " ended. Check that the file is complete",
         )
     for_writing(session)
-    table = staging.temporary("absent_member", [("member_id", BigInteger()), ("nothing", BigInteger())])
+    table = staging.temporary("absent_member", [("member_id", BigInteger())])
     with staging.staged(session, table, absent):
         ended = end_absent(session, table, now)
     commit()

@@ -32,7 +32,7 @@ from sqlalchemy.orm import Session
 
 from domain.lifecycle import Answer, MailState, MemberStatus
 from domain.policy import SubscriptionStatus
-from models import Case, Event, Member
+from models import Case, Event, Member, change
 from models import insert as insert_or
 from models.base import UTCDateTime
 from services import staging
@@ -137,11 +137,10 @@ class Upsert:
         return list(session.execute(rows))
 
     def leaving(self, session: Session) -> list[Any]:
-        """line and instant of those who have asked to be erased."""
-        asked = Member.erase_requested_at
-        return list(
-            session.execute(select(self.table.c.line, asked).select_from(self._joined).where(asked.is_not(None)))
-        )
+        """line, external_id of those who have asked to be erased."""
+        asked, new = Member.erase_requested_at, self.table.c
+        rows = select(new.line, new.external_id).select_from(self._joined).where(asked.is_not(None))
+        return list(session.execute(rows))
 
     def drop(self, session: Session, lines: list[int]) -> None:
         for start in range(0, len(lines), 500):
@@ -157,7 +156,7 @@ class Upsert:
 
     def run(self, session: Session) -> int:
         """Upsert the batch; how many members are new or different."""
-        return int(session.connection().execute(self._upsert).rowcount)
+        return change(session, self._upsert)
 
 
 def is_news(used_at: Any) -> Any:
@@ -196,4 +195,4 @@ def end_absent(session: Session, absent: Table, now: datetime) -> int:
         )
     )
     ended = update(Member).where(gone).values(status=MemberStatus.ENDED)
-    return int(session.connection().execute(ended).rowcount)
+    return change(session, ended)
