@@ -157,7 +157,8 @@ def _cases(settings: Settings) -> Any:
 def _standing(row: Row[Any], settings: Settings, now: datetime) -> Standing:
     case, member = row.Case, row.Member
     state = _state(case, member, row.campaign_state, row.gone, row.asked_again)
-    overdue = case.deadline_at is not None and case.deadline_at <= now
+    over = case.deadline_at is not None and case.deadline_at <= now
+    named = case.warned_at is not None or case.answer is not None
     until = case.closed_at or now
     sign = case.found_sign_of_life_at or until
     months = dates.months_between(dates.local_day(sign, settings.zone), dates.local_day(until, settings.zone))
@@ -166,10 +167,10 @@ def _standing(row: Row[Any], settings: Settings, now: datetime) -> Standing:
         case=case,
         member=member,
         facts=Found(case.found_joined_at, case.found_last_used_at, case.found_sign_of_life_at, max(0, months)),
-        deadline=case.deadline_at or dates.month_end_with_notice(now, settings.min_notice_days, settings.zone),
+        deadline=_deadline(case, settings, now),
         ends_by_silence=settings.on_silence == "lapse",
-        overdue=case.closed_at is None and overdue,
-        answers=_answers(case, state, overdue),
+        overdue=case.closed_at is None and named and over,
+        answers=_answers(case, state, over),
         outlook=_outlook(case, member, settings, now),
     )
 
@@ -196,7 +197,7 @@ def _state(case: Case, member: Member, campaign_state: str | None, gone: str | N
     return State.BACK if case.state == CaseState.LAPSED else State(case.state)
 
 
-def _answers(case: Case, state: State, overdue: bool) -> tuple[Answer, ...]:
+def _answers(case: Case, state: State, over: bool) -> tuple[Answer, ...]:
     if state in (State.OPEN, State.WAITING):
         return (Answer.KEEP, Answer.LAPSE)
     if state is State.LAPSING:
@@ -204,7 +205,15 @@ def _answers(case: Case, state: State, overdue: bool) -> tuple[Answer, ...]:
     if state in (State.ERASING, State.LAPSED, State.BACK, State.ENDED, State.PURGED, State.ASKED_AGAIN):
         return ()
     # The membership runs on, and may still be ended by its member's own wish.
-    return (Answer.LAPSE,) if case.closed_at is None or (case.state in CAN_STILL_END and not overdue) else ()
+    return (Answer.LAPSE,) if case.closed_at is None or (case.state in CAN_STILL_END and not over) else ()
+
+
+def _deadline(case: Case, settings: Settings, now: datetime) -> datetime:
+    """The day silence leads to: the one the warning named; before it has gone out, the first it can still name."""
+    if case.deadline_at is not None and (case.warned_at is not None or case.answer is not None):
+        return case.deadline_at
+    first = dates.month_end_with_notice(now, settings.min_notice_days, settings.zone)
+    return max(first, case.deadline_at or first)
 
 
 def _outlook(case: Case, member: Member, settings: Settings, now: datetime) -> Outlook:
