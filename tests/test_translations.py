@@ -80,12 +80,16 @@ def test_nothing_is_guessed() -> None:
     assert german().obsolete == {}
 
 
+ORDER_BUTTON = "Zahlungspflichtig bestellen"
+"""The law's own words, which the price stands beside and not in."""
+
+
 def test_the_names_to_fill_in_are_the_same_on_both_sides() -> None:
     """But that of one thing a language may say "one" or "%(num)d"."""
     for message in messages():
         for original, text in zip(ids(message), strings(message), strict=True):
             may = {"num"} if original != ids(message)[-1] else set()
-            if text:
+            if text and text != ORDER_BUTTON:
                 assert set(PLACEHOLDER.findall(text)) - may == set(PLACEHOLDER.findall(original)) - may, text
 
 
