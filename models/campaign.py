@@ -102,8 +102,8 @@ class Case(Base):
         one_of("answer", Answer),
         one_of("answered_through", Through),
         one_of("rule", Rule),
-        # Design promise 1: nobody lapses unasked and unwarned. A CHECK passes when it is null, as a bare comparison with
-        # the answer of a silent case would be.
+        # Design promise 1: nobody lapses unasked and unwarned. A CHECK passes when it is null, as a bare comparison
+        # with the answer of a silent case would be.
         CheckConstraint(
             "state <> 'lapsed' OR coalesce(answer, '') = 'lapse' OR warned_at IS NOT NULL", name="warned_or_own_wish"
         ),
