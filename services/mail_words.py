@@ -9,7 +9,7 @@ from babel.dates import format_date
 from flask_babel import gettext
 
 from domain import dates
-from domain.lifecycle import CaseState
+from domain.lifecycle import CaseState, Rule
 from domain.links import LIFETIME, Purpose
 from domain.notices import TO_OPERATORS, VETO_DAYS, Kind
 from services import wording
@@ -149,13 +149,13 @@ def _for_members(settings: Settings, kind: Kind, facts: Facts, now: datetime) ->
 
 def _why(settings: Settings, facts: Facts, now: datetime) -> dict[str, Any]:
     zone, sign = settings.zone, facts.found_sign_of_life_at
-    if facts.rule is None or sign is None:
-        return {"why": None, "paid": None, "since": None}
-    months = max(0, dates.months_between(dates.local_day(sign, zone), dates.local_day(now, zone)))
-    paid = wording.paid_since(facts.price_minor, facts.currency, facts.interval, sign, now, zone)
+    months, paid = 0, None
+    if sign is not None:
+        months = max(0, dates.months_between(dates.local_day(sign, zone), dates.local_day(now, zone)))
+        paid = wording.paid_since(facts.price_minor, facts.currency, facts.interval, sign, now, zone)
     return {
         "why": wording.decision_sentence_to_member(
-            facts.rule,
+            facts.rule or Rule.NEVER_USED,
             service=settings.service_name,
             joined_at=facts.found_joined_at,
             last_used_at=facts.found_last_used_at,
@@ -163,7 +163,7 @@ def _why(settings: Settings, facts: Facts, now: datetime) -> dict[str, Any]:
             months=months,
             zone=zone,
         ),
-        "since": wording.short_date(sign, zone),
+        "since": None if sign is None else wording.short_date(sign, zone),
         "paid": None if paid is None else wording.about(paid),
     }
 

@@ -10,7 +10,7 @@ from datetime import date, datetime, timedelta, tzinfo
 from typing import Any, Literal
 
 from babel.dates import format_date, format_time, get_timezone_name
-from babel.numbers import format_currency, get_currency_precision
+from babel.numbers import format_currency, format_decimal, get_currency_precision
 from flask_babel import force_locale, get_locale, gettext, ngettext
 
 from domain.dates import local_day, months_between, named_day
@@ -302,7 +302,7 @@ def _words(
 
 def hold_sentence(reason: str | None, facts: dict[str, Any]) -> str | None:
     """Why a campaign is held, in one sentence for operators; the facts are those of services/breaker.py."""
-    values = {name: str(value) for name, value in facts.items()}
+    values = {name: _figure(value) for name, value in facts.items()}
     match reason:
         case None:
             return None
@@ -337,3 +337,7 @@ def hold_sentence(reason: str | None, facts: dict[str, Any]) -> str | None:
         case HoldReason.OPERATOR:
             return _("An operator has held it.")
     raise ValueError(f"there are no words for {reason!r}")
+
+
+def _figure(value: object) -> str:
+    return format_decimal(value, locale=language()) if isinstance(value, int | float) else str(value)
