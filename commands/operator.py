@@ -61,7 +61,7 @@ def _password() -> str:
     if sys.stdin.isatty():
         password: str = click.prompt("Password", hide_input=True, confirmation_prompt=True)
     else:
-        password = click.get_text_stream("stdin").readline().rstrip("\r\n")
+        password = sys.stdin.readline().rstrip("\r\n")
     if len(password) < SHORTEST_PASSWORD:
         raise BadValue(f"the password needs at least {SHORTEST_PASSWORD} characters")
     return password
