@@ -1,0 +1,100 @@
+"""A real browser against the application as it is served: on a free port, by a thread, on SQLite."""
+
+import os
+import shutil
+from collections.abc import Callable, Iterator
+from threading import Thread
+
+import pytest
+from axe_playwright_python.sync_playwright import Axe
+from flask import Flask
+from playwright.sync_api import Browser, BrowserContext, Page, Playwright, sync_playwright
+from sqlalchemy.orm import Session
+from werkzeug.serving import BaseWSGIServer, make_server
+
+from models import db
+
+NARROW, WIDE = {"width": 320, "height": 640}, {"width": 1280, "height": 900}
+
+
+@pytest.fixture
+def database_url(sqlite_url: str) -> str:
+    """Pages do not know which database is behind them; tests/web runs them on both."""
+    return sqlite_url
+
+
+@pytest.fixture(scope="session")
+def playwright() -> Iterator[Playwright]:
+    with sync_playwright() as running:
+        yield running
+
+
+@pytest.fixture(scope="session")
+def chromium(playwright: Playwright) -> Iterator[Browser]:
+    """The machine's Chromium where there is one (or the one CHROMIUM names), else the one Playwright has installed."""
+    path = os.environ.get("CHROMIUM") or shutil.which("chromium") or shutil.which("chromium-browser")
+    browser = playwright.chromium.launch(executable_path=path, args=["--no-sandbox"])
+    yield browser
+    browser.close()
+
+
+@pytest.fixture
+def server() -> Iterator[BaseWSGIServer]:
+    """A server that listens on a free port; what it serves is put into it once its address is known."""
+    server = make_server("127.0.0.1", 0, lambda _environ, _start: iter(()), threaded=True)
+    yield server
+    server.server_close()
+
+
+@pytest.fixture
+def app(server: BaseWSGIServer, make_app: Callable[..., Flask]) -> Iterator[Flask]:
+    app = make_app(public_url=f"http://127.0.0.1:{server.server_port}")
+    server.app = app.wsgi_app
+    serving = Thread(target=server.serve_forever, daemon=True)
+    serving.start()
+    yield app
+    server.shutdown()
+    serving.join()
+
+
+@pytest.fixture
+def site(app: Flask) -> str:
+    return str(app.extensions["dormouse"].settings.public_url)
+
+
+@pytest.fixture
+def session(app: Flask) -> Iterator[Session]:
+    with app.app_context():
+        engine = db.engine
+    with Session(engine) as session:
+        yield session
+
+
+@pytest.fixture
+def context(chromium: Browser) -> Iterator[BrowserContext]:
+    context = chromium.new_context(viewport=WIDE, locale="en-GB")
+    yield context
+    context.close()
+
+
+@pytest.fixture
+def page(context: BrowserContext) -> Page:
+    return context.new_page()
+
+
+@pytest.fixture
+def looks_right() -> Callable[[Page], None]:
+    """Nothing to scroll sideways on a phone or a desktop, and nothing for axe to find, in both themes."""
+
+    def check(page: Page) -> None:
+        for viewport in (NARROW, WIDE):
+            page.set_viewport_size(viewport)
+            overflow = page.evaluate("document.documentElement.scrollWidth - document.documentElement.clientWidth")
+            assert overflow <= 0, f"{overflow} px too wide at {viewport['width']} px: {page.url}"
+        for scheme in ("light", "dark"):
+            page.emulate_media(color_scheme=scheme)
+            found = Axe().run(page)
+            assert found.violations_count == 0, found.generate_report()
+        page.emulate_media(color_scheme="light")
+
+    return check

@@ -1,0 +1,39 @@
+"""A member comes back in a browser."""
+
+from collections.abc import Callable
+
+from playwright.sync_api import Page, expect
+from sqlalchemy.orm import Session
+
+from domain.links import Purpose
+from services import magic_links
+from tests import factories
+from tests.conftest import NOW
+from tests.factories import at
+
+
+def test_come_back_to_everything_as_it_was(
+    page: Page, session: Session, site: str, looks_right: Callable[[Page], None]
+) -> None:
+    ended, keep_until = at("2026-04-30 22:00"), at("2027-02-28 23:00")
+    member = factories.member(
+        session, status="lapsed", lapsed_at=ended, access_ends_at=ended, keep_until=keep_until, name="Mia"
+    )
+    factories.library(session, member, items=12)
+    assert member.email is not None
+    token = magic_links.mint(session, Purpose.COME_BACK, member.id, member.email, keep_until, NOW)
+    session.commit()
+
+    page.goto(f"{site}/come-back/{token}")
+    expect(page.get_by_role("heading", level=1)).to_have_text("Everything is still here")
+    expect(page.get_by_role("heading", name="Kids")).to_be_visible()
+    looks_right(page)
+    page.get_by_role("button", name="Restart and pay €12.99 a month").click()
+    expect(page.get_by_role("heading", level=1)).to_have_text("Welcome back")
+    looks_right(page)
+    session.commit()
+    assert member.status == "active"
+    session.commit()
+
+    page.goto(f"{site}/come-back/{token}")
+    expect(page.get_by_role("heading", level=1)).to_have_text("Let us see what is waiting for you")
