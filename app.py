@@ -4,7 +4,6 @@ from flask import Flask
 from flask_babel import Babel
 from flask_migrate import Migrate
 from flask_wtf import CSRFProtect
-from sqlalchemy.pool import NullPool
 
 import blueprints.account
 import blueprints.auth
@@ -49,9 +48,10 @@ def create_app(settings: Settings | None = None, ports: Ports | None = None) -> 
     app = Flask(__name__, instance_path=str(settings.instance_path.resolve()))
     app.config.from_mapping(settings.flask_config())
     # What a failed statement was given may be an address or a name: errors, and so logs, tell the statement only.
-    app.config["SQLALCHEMY_ENGINE_OPTIONS"] = {"hide_parameters": True} | (
-        {"poolclass": NullPool} if settings.database_url.startswith("sqlite") else {"pool_pre_ping": True}
-    )
+    app.config["SQLALCHEMY_ENGINE_OPTIONS"] = {
+        "hide_parameters": True,
+        "pool_pre_ping": not settings.database_url.startswith("sqlite"),
+    }
     db.init_app(app)
     Migrate(app, db, directory=str(ROOT / "migrations"))
     Babel(
@@ -68,7 +68,8 @@ def create_app(settings: Settings | None = None, ports: Ports | None = None) -> 
     with app.app_context():
         app.extensions["dormouse"] = Installation(
             settings,
-            clock=given.clock or (ShiftedClock(settings.instance_path / "demo-clock") if settings.demo else SystemClock()),
+            clock=given.clock
+            or (ShiftedClock(settings.instance_path / "demo-clock") if settings.demo else SystemClock()),
             mailer=given.mailer or SmtpMailer(app),
             billing=given.billing or LocalBilling(db.engine),
         )
