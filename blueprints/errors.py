@@ -4,13 +4,15 @@ Refusals of the use cases get their status here and nowhere else. A failed CSRF 
 a form that posts to the address of its page needs nothing for that, as long as page and POST are two functions.
 """
 
+import traceback
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
 from flask import Flask, current_app, g, make_response, render_template, request
 from flask_babel import lazy_gettext
 from flask_wtf.csrf import CSRFError
-from sqlalchemy.exc import InterfaceError, OperationalError, SQLAlchemyError
+from sqlalchemy.exc import DBAPIError, InterfaceError, OperationalError, SQLAlchemyError
 from sqlalchemy.exc import TimeoutError as NoConnectionFree
 from werkzeug.exceptions import HTTPException, InternalServerError
 from werkzeug.wrappers import Response
@@ -131,7 +133,7 @@ def _not_saved(error: CSRFError) -> Response:
 
 def _no_database(error: SQLAlchemyError) -> Response:
     _give_up()
-    current_app.logger.error("%s: the database does not answer: %s", _where(), getattr(error, "orig", error))
+    current_app.logger.error("%s: the database does not answer: %s", _where(), _brief(error))
     answer = page(503)
     answer.headers["Retry-After"] = "120"
     return answer
@@ -148,5 +150,20 @@ def _where() -> str:
 
 
 def _log(exc_info: Any) -> None:
-    """Flask's own line would name the address, which may hold a live token."""
-    current_app.logger.error("%s failed", _where(), exc_info=exc_info)
+    """What failed and where in the code. Flask's own line would name the address, which may hold a live token."""
+    current_app.logger.error("%s failed\n%s", _where(), "\n".join(_told(exc_info[1])))
+
+
+def _told(error: BaseException) -> Iterator[str]:
+    """An error and what led to it, the first cause first."""
+    earlier = error.__cause__ or (None if error.__suppress_context__ else error.__context__)
+    if earlier is not None:
+        yield from _told(earlier)
+    yield "".join(traceback.format_tb(error.__traceback__)) + _brief(error)
+
+
+def _brief(error: BaseException) -> str:
+    """Of what a database says, the first line: PostgreSQL goes on with the row, which may be somebody's."""
+    text = str(getattr(error, "orig", None) or error)
+    from_database = isinstance(error, DBAPIError) or hasattr(error, "sqlstate")
+    return f"{type(error).__name__}: {text.partition(chr(10))[0] if from_database else text}"
