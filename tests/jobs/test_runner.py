@@ -4,6 +4,7 @@ import logging
 from collections.abc import Callable
 from datetime import timedelta
 from threading import Barrier, Thread
+from zoneinfo import ZoneInfo
 
 import pytest
 from flask import Flask
@@ -178,6 +179,31 @@ def test_the_waits_after_failures_grow_to_an_hour(
         waits.append((row.lease_until - clock.now()) // timedelta(minutes=1))
         clock.travel(row.lease_until)
     assert waits == [1, 2, 4, 8, 16, 32, 60, 60, 60]
+
+
+def test_who_saw_a_period_free_before_another_took_it_does_not_get_it(
+    app: Flask, session: Session, clock: FrozenClock, only: Callable[..., None]
+) -> None:
+    """Between looking what is due and taking it, another process may have been quicker, and be at work, or done."""
+    (due,) = [one for one in timetable.due(clock.now(), ZoneInfo("Europe/Berlin"), 1) if one.job == "purge"]
+    tokens: list[str | None] = []
+
+    def take() -> None:
+        with app.app_context():
+            for_writing(db.session())
+            tokens.append(runner._take(db.session(), due, clock.now()))
+            db.session.commit()
+
+    def at_work(context: Context) -> Result:
+        take()
+        return Result("done")
+
+    only("purge", at_work)
+    runner.run_due(app)
+    take()
+    clock.tick(hours=1)
+    take()
+    assert tokens == [None, None, None]
 
 
 def test_a_lease_that_ran_out_is_taken_over_and_its_first_holder_commits_nothing_more(
