@@ -188,11 +188,13 @@ def claim(session: Session, settings: Settings, now: datetime, limit: int) -> li
         .order_by(Message.priority, Message.due_at, Message.id)
         .limit(limit)
         .with_for_update(of=Message, skip_locked=True)
+        # As a CTE it is run once; as a plain subquery PostgreSQL may run it again and lock more than the limit.
+        .cte("chosen")
     )
     change(
         session,
         update(Message)
-        .where(Message.id.in_(chosen), Message.state == MessageState.QUEUED)
+        .where(Message.id.in_(select(chosen.c.id)), Message.state == MessageState.QUEUED)
         .values(
             state=MessageState.SENDING,
             lease_token=token,
