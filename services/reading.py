@@ -160,10 +160,11 @@ def csv_records(lines: Numbered, delimiter: str, width: int) -> Iterator[CsvReco
                     cells = Unreadable("a quotation mark is left open")
         if len(text) > LONGEST_ROW:
             cells = Unreadable(f"the row is longer than {LONGEST_ROW:,} characters")
-        elif not isinstance(cells, Unreadable) and len(cells) != width:
-            if not any(map(str.strip, cells)):
+        elif not isinstance(cells, Unreadable):
+            if not cells[0] and not any(map(str.strip, cells)):
                 continue
-            cells = Unreadable(f"the row has {len(cells)} cells and the header {width}")
+            if len(cells) != width:
+                cells = Unreadable(f"the row has {len(cells)} cells and the header {width}")
         yield line, text, cells
 
 
