@@ -4,20 +4,20 @@ The clock and the jobs of a journey are driven by jobs/travelling.py.
 """
 
 import csv
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from datetime import datetime, time, timedelta, tzinfo
+from datetime import datetime, time, timedelta
 from enum import StrEnum
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-from sqlalchemy import FromClause, func, select
+from sqlalchemy import FromClause, and_, func, or_, select
 from sqlalchemy.orm import Session
 
-from domain.dates import add_months, local_day, named_day, next_month_end
+from domain.dates import add_months, first_of_month, local_day, named_day, next_month_end
 from domain.lifecycle import MemberStatus
 from domain.money import Money
-from domain.notices import REMINDER_DAYS
+from domain.notices import LAST_CALL_DAYS, LAST_CHANCE_DAYS, REMINDER_DAYS
 from models import Case, Member
 from services.activity import import_activity
 from services.reading import Reject
@@ -27,9 +27,8 @@ from settings import Settings
 MORNING = time(8)
 """When a day of the journey is lived: after midnight's close and the nightly files, before people read their mail."""
 
-HABIT_DAYS = 60
-"""Who used the service within so many days goes on using it while time flies, every so many days:"""
-EVERY_DAYS = 9
+HABIT, PAUSE = timedelta(days=60), timedelta(days=20)
+"""Who used the service within the first goes on using it while time flies: after the second, and a few every night."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,33 +111,42 @@ def destinations(session: Session, settings: Settings, now: datetime) -> list[De
     ]
 
 
-def mornings(now: datetime, to: datetime, zone: tzinfo) -> Iterator[datetime]:
-    """Each morning after ``now`` and before ``to``, then ``to`` itself: the days a journey lives through."""
-    day = local_day(now, zone)
-    while True:
-        morning = datetime.combine(day, MORNING, tzinfo=zone)
-        if morning >= to:
-            break
-        if morning > now:
-            yield morning
-        day += timedelta(days=1)
-    yield to
-
-
 def uses_of_last_night(session: Session, now: datetime) -> list[tuple[str, datetime]]:
-    """What the service would report of last night: some of the members who have been using it lately used it again.
+    """What the service would report of last night: of the members who used it lately, some used it again.
 
     Without this a journey of months would look, rightly, like a feed that died, and hold every campaign.
     """
     evening = now - timedelta(hours=11)
-    rows = session.execute(
+    rows = session.scalars(
         select(Member.external_id).where(
             Member.status == MemberStatus.ACTIVE,
-            Member.last_used_at >= now - timedelta(days=HABIT_DAYS),
-            (Member.id + evening.toordinal()) % EVERY_DAYS == 0,
+            Member.last_used_at >= now - HABIT,
+            or_(Member.last_used_at < evening - PAUSE, and_(Member.last_used_at < evening, Member.id % 50 == 0)),
         )
     )
-    return [(external_id, evening) for (external_id,) in rows if external_id is not None]
+    return [(external_id, evening) for external_id in rows if external_id is not None]
+
+
+def next_morning(session: Session, settings: Settings, now: datetime, to: datetime) -> datetime:
+    """The next morning of a journey to ``to`` that has to be lived through: the first on which the programme has
+    something to do by its calendar, and one a week at least; or ``to`` itself when nothing comes before it.
+
+    Between these nothing falls due, so that a journey of months takes seconds and skips nothing.
+    """
+    zone = settings.zone
+    today = local_day(now, zone)
+    live = select(Case.deadline_at).where(Case.closed_at.is_(None), Case.deadline_at.is_not(None)).distinct()
+    kept = select(Member.keep_until).where(Member.status == MemberStatus.LAPSED).distinct()
+    deadlines = [named_day(bound, zone) for bound in session.scalars(live) if bound is not None]
+    keeps = [local_day(bound, zone) for bound in session.scalars(kept) if bound is not None]
+    days = {
+        add_months(first_of_month(today), 1),
+        today + timedelta(days=7),
+        *(day - timedelta(days=before) for day in deadlines for before in (REMINDER_DAYS, LAST_CALL_DAYS)),
+        *(day - timedelta(days=before) for day in keeps for before in (LAST_CHANCE_DAYS, 0)),
+    }
+    mornings = (datetime.combine(day, MORNING, tzinfo=zone) for day in sorted(days))
+    return min(next(morning for morning in mornings if morning > now), to)
 
 
 def report_uses(

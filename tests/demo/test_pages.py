@@ -1,9 +1,8 @@
 """The demo's own pages: there in demo mode only, the mails shut in, and journeys that skip no day."""
 
 from collections.abc import Callable
-from datetime import UTC, datetime, timedelta
+from datetime import timedelta
 from pathlib import Path
-from zoneinfo import ZoneInfo
 
 import pytest
 from flask import Flask
@@ -11,7 +10,7 @@ from sqlalchemy import select
 from sqlalchemy.orm import Session
 
 from commands.demo.catcher import Catcher
-from models import JobRun, Member, db
+from models import Campaign, Case, JobRun, Member, db
 from services import demo as service
 from tests.conftest import NOW
 from tests.demo.test_catcher import post
@@ -92,7 +91,7 @@ def test_nothing_happens_on_get(browser: Browser) -> None:
         assert browser.open(path).status_code == 405
 
 
-def test_a_journey_lives_through_every_day(app: Flask, browser: Browser, clock: FrozenClock) -> None:
+def test_a_journey_lives_through_a_whole_month(app: Flask, browser: Browser, clock: FrozenClock) -> None:
     with app.app_context():
         dormant(db.session())
         for _ in range(30):
@@ -101,7 +100,8 @@ def test_a_journey_lives_through_every_day(app: Flask, browser: Browser, clock: 
     app.extensions["dormouse_travel"](NOW + timedelta(days=40))
     with app.app_context():
         closes = {run.period for run in db.session.scalars(select(JobRun).where(JobRun.job == "close"))}
-        assert {"2026-06-04", "2026-06-15", "2026-06", "2026-07-02", "2026-07-13"} <= closes
+        # The day of the reminder, of the last call, and the month end.
+        assert {"2026-06-23", "2026-06-28", "2026-06"} <= closes
         assert db.session.scalars(select(Member.status).where(Member.last_used_at.is_(None))).all() == ["lapsed"]
     assert clock.now() >= NOW + timedelta(days=40)
 
@@ -111,16 +111,29 @@ def test_a_journey_into_the_past_goes_nowhere(app: Flask, clock: FrozenClock) ->
     assert clock.now() == NOW
 
 
-def test_every_morning_between_is_lived_once_and_the_last_instant_is_the_goal() -> None:
-    zone = ZoneInfo("Europe/Berlin")
-    # The night in which Berlin sets its clocks back is a day like any other.
-    found = list(service.mornings(at("2027-10-30 10:00"), at("2027-11-02 12:00"), zone))
-    assert [instant.astimezone(UTC) for instant in found] == [
-        datetime(2027, 10, 31, 7, tzinfo=UTC),
-        datetime(2027, 11, 1, 7, tzinfo=UTC),
-        datetime(2027, 11, 2, 7, tzinfo=UTC),
-        datetime(2027, 11, 2, 12, tzinfo=UTC),
-    ]
+def test_a_journey_stops_wherever_something_falls_due(app: Flask, session: Session) -> None:
+    settings = app.extensions["dormouse"].settings
+    asked = dormant(session)
+    campaign = Campaign(month="2026-06", state="open", policy={}, drafted_at=NOW, opened_at=NOW, dormant_count=1)
+    session.add(campaign)
+    session.flush()
+    deadline = at("2026-06-30 22:00")
+    session.add(
+        Case(campaign_id=campaign.id, member_id=asked.id, rule="never_used", opened_at=NOW, deadline_at=deadline)
+    )
+    dormant(
+        session,
+        status="lapsed",
+        lapsed_at=at("2025-09-30 22:00"),
+        access_ends_at=at("2025-09-30 22:00"),
+        keep_until=at("2026-07-31 22:00"),
+    )
+    to, now, found = at("2026-08-03 12:00"), NOW, []
+    while now < to:
+        now = service.next_morning(session, settings, now, to)
+        found.append(f"{now.astimezone(settings.zone):%d.%m.}")
+    # Seven and two days before 30 June; the firsts of months; thirty days before 1 August; and at least once a week.
+    assert " ".join(found) == "10.06. 17.06. 23.06. 28.06. 01.07. 02.07. 09.07. 16.07. 23.07. 30.07. 01.08. 03.08."
 
 
 def test_the_money_counts_a_year_by_its_months(app: Flask, session: Session) -> None:
