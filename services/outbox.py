@@ -189,7 +189,7 @@ def claim(session: Session, settings: Settings, now: datetime, limit: int) -> li
         .limit(limit)
         .with_for_update(of=Message, skip_locked=True)
         # As a CTE it is run once; as a plain subquery PostgreSQL may run it again and lock more than the limit.
-        .cte("chosen")
+        .cte("chosen", nesting=True)
     )
     change(
         session,
