@@ -91,7 +91,7 @@ class _Run:
             _Ready(claimed, Facts.of(claimed))
             for claimed in outbox.claim(session, self._settings, self._claimed_at, BATCH)
         ]
-        # Nothing that is read later may open a transaction while a server is being talked to.
+        # What is read of them later is what was claimed: no query, and no transaction while a server is talked to.
         session.flush()
         for ready in batch:
             claimed = ready.claimed

@@ -163,9 +163,12 @@ def test_a_server_that_hangs_is_given_up_after_the_time_limit(smtp: SmtpCatcher)
     assert accepted.accepted
 
 
-def test_a_server_that_never_greets_is_given_up_after_the_time_limit() -> None:
-    with socket.create_server(("127.0.0.1", 0)) as mute, mailer(mute.getsockname()[1], timeout=0.3).connect() as line:
-        result = line.send(MAIL)
+@pytest.mark.parametrize("encrypted", [False, True])
+def test_a_server_that_never_greets_is_given_up_after_the_time_limit(encrypted: bool) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as mute:
+        waiting = mailer(mute.getsockname()[1], timeout=0.3, MAIL_USE_SSL=encrypted)
+        with waiting.connect() as connection:
+            result = connection.send(MAIL)
     assert result.server_down
     assert "mail server 127.0.0.1:" in result.reply
 

@@ -369,3 +369,13 @@ def test_a_member_of_whom_little_is_known_gets_a_whole_mail_too(settings: Settin
 def test_one_mail_in_another_language_leaves_the_next_alone(settings: Settings) -> None:
     assert rendered(settings, Kind.WARNING, "de").subject.startswith("Ihre")
     assert rendered(settings, Kind.WARNING, "fr").subject.startswith("Your")
+
+
+def test_the_services_own_name_is_text_too(tmp_path: Path) -> None:
+    named = create_app(make_settings(f"sqlite:///{tmp_path}/none.db", tmp_path, service_name="<b>Lumio & Söhne</b>"))
+    with named.app_context():
+        for kind in Kind:
+            mail = rendered(installed().settings, kind)
+            assert "<b>" not in mail.html
+            assert "<b>Lumio & Söhne</b>" in Seen(mail.html).text
+            assert "<b>Lumio & Söhne</b>" in mail.subject
