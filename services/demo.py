@@ -121,7 +121,7 @@ def uses_of_last_night(session: Session, now: datetime) -> list[tuple[str, datet
         select(Member.external_id).where(
             Member.status == MemberStatus.ACTIVE,
             Member.last_used_at >= now - HABIT,
-            or_(Member.last_used_at < evening - PAUSE, and_(Member.last_used_at < evening, Member.id % 50 == 0)),
+            or_(Member.last_used_at < evening - PAUSE, and_(Member.last_used_at < evening, Member.id % 10 == 0)),
         )
     )
     return [(external_id, evening) for external_id in rows if external_id is not None]

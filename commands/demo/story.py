@@ -28,6 +28,7 @@ from services import decisions, demo
 from services.activity import import_activity
 from services.importing import import_members
 from services.installation import installed
+from services.library import import_libraries
 from settings import Settings
 
 CAST = "cast.json"
@@ -107,7 +108,7 @@ def _bring_in(samples: list[Sample]) -> None:
         how = {"commit": session.commit, "rejected": demo.must_not_be}
         import_members(session, settings, sample.write_members(folder / "members.csv", samples), now, **how)
         import_activity(session, settings, sample.write_uses(folder / "activity.csv", samples), now, **how)
-        # L import_libraries(session, settings, sample.write_libraries(folder / "library.ndjson", samples), now, **how)
+        import_libraries(session, settings, sample.write_libraries(folder / "library.ndjson", samples), now, **how)
 
 
 def _some_answer(pilot: list[Sample]) -> None:
