@@ -10,10 +10,10 @@ from sqlalchemy.orm import Session
 
 from domain import dates
 from domain.errors import NotFound
-from domain.lifecycle import CampaignState, CaseState, HoldReason
+from domain.lifecycle import CampaignState, CaseState
 from domain.policy import DORMANT, Code
 from models import Campaign, Case, Member, Message
-from services import breaker
+from services import breaker, wording
 from services.campaigns import askable
 from services.selection import dormant, reason
 from settings import Settings
@@ -155,37 +155,9 @@ def live_word() -> Any:
 
 
 def hold_sentence(reason_: str | None, facts: dict[str, Any]) -> str | None:
-    """Why a campaign is held, in one sentence for operators."""
-    if reason_ is None:
-        return None
-    get = facts.get
-    match HoldReason(reason_):
-        case HoldReason.TOO_MANY:
-            return (
-                f"{get('concerned')} of {get('paying')} paying members ({get('percent')} %) are dormant, more than the"
-                f" {get('limit')} % of MAX_DORMANT_PERCENT: is the use of all members really being recorded?"
-            )
-        case HoldReason.SHARE_JUMPED:
-            return (
-                f"{get('percent')} % of the paying members are dormant, more than three times the"
-                f" {get('last_percent')} % of {get('last_month')}: part of the recorded use may be missing."
-            )
-        case HoldReason.FEED_SILENT if get("last_event_at") is None:
-            return "No use of any member has ever been recorded: import the activity first."
-        case HoldReason.FEED_SILENT:
-            return (
-                f"No use has been recorded since {str(get('last_event_at'))[:10]} ({get('days')} days):"
-                " the use feed may have died."
-            )
-        case HoldReason.FEED_INCOMPLETE:
-            return (
-                f"The use feed {get('source')!r} is complete only through {get('complete_through')},"
-                " not to the deadline, and has been waited for long enough."
-            )
-        case HoldReason.RESTORED:
-            return "The database was restored from a backup: what happened since is not known here."
-        case HoldReason.OPERATOR:
-            return "An operator has held it."
+    """Why a campaign is held, in one sentence; what operators read at a terminal is in English."""
+    with wording.in_language("en"):
+        return wording.hold_sentence(reason_, facts)
 
 
 def _next_step(settings: Settings, campaign: Campaign, deadline: datetime | None) -> str:

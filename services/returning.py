@@ -13,7 +13,7 @@ from sqlalchemy.orm import Session
 
 from domain import dates
 from domain.errors import QuoteChanged, Refused
-from domain.lifecycle import Answer, CaseState, MemberStatus, OrderKind, OrderState
+from domain.lifecycle import Answer, CaseState, MemberStatus, MessageState, OrderKind, OrderState
 from domain.notices import Kind
 from models import BillingOrder, Case, Member, Message, change, insert
 from models.base import UTCDateTime
@@ -98,6 +98,7 @@ def order(session: Session, settings: Settings, member_id: int, quoted: Quote, n
                 since=access_ended_at,
             )
         billing.order(session, kind=OrderKind.RESTART, key=f"restart:{decision}", member=member, now=now)
+    _take_back_mails(session, Message.member_id == member_id)
     outbox.put(session, kind=Kind.WELCOME_BACK, once_key=f"welcome_back:{decision}", now=now, member=member)
     events.record(session, "came_back", now, detail=present.kind, member_id=member_id)
     return present
@@ -234,21 +235,21 @@ def _reverse(session: Session, which: Any, becomes: CaseState, mail: Kind | None
         .from_select(columns, undo, include_defaults=False)
         .on_conflict_do_nothing(index_elements=["key"]),
     )
-    # The mail of the end may still be waiting; it would be wrong now.
-    change(
-        session,
-        update(Message)
-        .where(
-            Message.case_id.in_(select(Case.id).where(ours)),
-            Message.kind == Kind.LAPSED,
-            Message.state == "queued",
-        )
-        .values(state="obsolete"),
-    )
+    _take_back_mails(session, Message.case_id.in_(select(Case.id).where(ours)))
     if mail is not None:
         outbox.put_for_cases(session, mail, outbox.case_key(mail, Case.generation), now, ours)
     events.record_all(session, events.of_cases("lapse_reversed", literal(becomes.value), now).where(ours))
     return reversed_
+
+
+def _take_back_mails(session: Session, whose: Any) -> None:
+    """A mail of the end that still waits would be wrong after a return."""
+    change(
+        session,
+        update(Message)
+        .where(whose, Message.kind.in_([Kind.LAPSED, Kind.LAST_CHANCE]), Message.state == MessageState.QUEUED)
+        .values(state=MessageState.OBSOLETE),
+    )
 
 
 def _stop_came_late(session: Session, member_id: int, access_ended_at: datetime | None) -> bool:
