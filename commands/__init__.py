@@ -15,6 +15,7 @@ COMMANDS = {
     "activity": "commands.activity:group",
     "library": "commands.library:group",
     "campaign": "commands.campaign:group",
+    "billing": "commands.billing:group",
     "jobs": "commands.jobs:group",
     "scheduler": "commands.scheduler:command",
     "operator": "commands.operator:group",

@@ -21,7 +21,7 @@ from commands.output import instant
 from domain.dates import local_day, month_of
 from domain.lifecycle import CampaignState
 from models import Campaign, UseFeed, db
-from services import breaker, reports
+from services import billing, breaker, reports
 from services.installation import Installation
 from settings import Settings, SettingsError, load
 
@@ -68,7 +68,7 @@ def findings() -> Iterator[Finding]:
     yield from database
     if not all(finding.ok for finding in database):
         return
-    for look in (_use_feed, _known_since, _campaigns, _jobs):
+    for look in (_use_feed, _known_since, _campaigns, _billing, _jobs):
         yield from look(settings, now)
 
 
@@ -184,6 +184,12 @@ def _campaigns(settings: Settings, now: datetime) -> Iterator[Finding]:
         today = local_day(now, settings.zone)
         hint = "" if by is None or by < today else f" by {by:%-d %B %Y}"
         yield Finding(f"campaign {month}", True, f"waits for approval{hint}. {status.next_step}")
+
+
+def _billing(settings: Settings, now: datetime) -> Iterator[Finding]:
+    failed = len(billing.failed_orders(db.session()))
+    if failed:
+        yield Finding("billing", False, f"{failed} orders were refused by the provider: see `flask billing list`")
 
 
 def _jobs(settings: Settings, now: datetime) -> Iterator[Finding]:

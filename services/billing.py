@@ -15,10 +15,11 @@ from sqlalchemy.orm import Session, aliased
 
 from domain.errors import BillingError, BillingPermanent, BillingTemporary, NotFound, Refused
 from domain.lifecycle import UNFINISHED_ORDERS, MemberStatus, OrderKind, OrderState
+from domain.notices import Kind
 from domain.ports import Billing, BillingReceipt, Clock
 from models import BillingOrder, Case, Member, for_writing, insert
 from models.base import random_id
-from services import events
+from services import events, outbox
 
 LEASE = timedelta(minutes=10)
 BATCH = 10
@@ -210,9 +211,23 @@ def record(session: Session, claimed: Claimed, outcome: BillingReceipt | Billing
             .values(paid_through=outcome.next_charge_at)
             .execution_options(synchronize_session=False)
         )
+    if code == "billing_failed":
+        # One mail a day, however many orders fail: what they are, the checks and `flask billing list` say.
+        outbox.put_to_operators(session, Kind.NEEDS_ATTENTION, f"needs_attention:billing:{now:%Y-%m-%d}", now)
     if not (code == "billing_delayed" and claimed.attempts > 1):
         events.record(session, code, now, detail=claimed.kind, member_id=claimed.member_id, case_id=claimed.case_id)
     return True
+
+
+def failed_orders(session: Session) -> list[tuple[BillingOrder, Member]]:
+    """The orders that wait for an operator, oldest first, with whom they concern."""
+    rows = session.execute(
+        select(BillingOrder, Member)
+        .join(Member, Member.id == BillingOrder.member_id)
+        .where(BillingOrder.state == OrderState.FAILED)
+        .order_by(BillingOrder.id)
+    )
+    return [(order, member) for order, member in rows]
 
 
 def backoff(attempts: int) -> timedelta:
