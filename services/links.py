@@ -37,6 +37,6 @@ def for_message(
         token = magic_links.mint(session, Purpose.COME_BACK, member.id, member.email, member.keep_until, now)
         return f"{settings.public_url}/come-back/{token}"
     if kind in ON_REQUEST and message.magic_link_id is not None:
-        token = magic_links.mint_into(session, message.magic_link_id)
+        token = magic_links.mint_into(session, message.magic_link_id, now)
         return f"{settings.public_url}/{ON_REQUEST[kind]}/{token}"
     return None

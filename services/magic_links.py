@@ -9,7 +9,7 @@ import secrets
 from datetime import datetime, timedelta
 from hashlib import sha256
 
-from sqlalchemy import ColumnElement, and_, delete, exists, func, select, update
+from sqlalchemy import ColumnElement, and_, case, delete, exists, func, select, update
 from sqlalchemy.orm import Session
 
 from domain.addresses import address_key
@@ -123,13 +123,22 @@ def mint(session: Session, purpose: Purpose, member_id: int, address: str, expir
     return token
 
 
-def mint_into(session: Session, link_id: int) -> str:
-    """The token of a link that was asked for, in the claim of its mail. A mail claimed again gets another one."""
+def mint_into(session: Session, link_id: int, now: datetime) -> str:
+    """The token of a link that was asked for, in the claim of its mail. A mail claimed again gets another one.
+
+    Its time runs from now, not from the request: a mail that was held up must not arrive with a link that is over.
+    """
     token = _new_token()
     session.execute(
         update(MagicLink)
         .where(MagicLink.id == link_id, MagicLink.used_at.is_(None))
-        .values(token_hash=_digest(token))
+        .values(
+            token_hash=_digest(token),
+            expires_at=case(
+                *((MagicLink.purpose == purpose, now + lifetime) for purpose, lifetime in LIFETIME.items()),
+                else_=MagicLink.expires_at,
+            ),
+        )
         .execution_options(synchronize_session=False)
     )
     return token

@@ -38,7 +38,7 @@ def test_a_known_address_gets_one_mail_and_no_row_holds_its_token(
     assert (message.kind, message.member_id, message.to_address) == ("sign_in", member.id, "mia@example.org")
     link = session.get_one(MagicLink, message.magic_link_id)
     assert link.token_hash is None
-    token = magic_links.mint_into(session, link.id)
+    token = magic_links.mint_into(session, link.id, clock.now())
     session.refresh(link)
     assert link.token_hash is not None
     assert token not in link.token_hash
@@ -197,10 +197,25 @@ def test_a_mail_that_is_claimed_again_gets_a_new_token_and_the_first_one_dies(
     magic_links.request_sign_in(session, settings, "mia@example.org", IP, clock.now())
     link_id = messages(session)[0].magic_link_id
     assert link_id is not None
-    first = magic_links.mint_into(session, link_id)
-    second = magic_links.mint_into(session, link_id)
+    first = magic_links.mint_into(session, link_id, clock.now())
+    second = magic_links.mint_into(session, link_id, clock.now())
     assert magic_links.look(session, Purpose.SIGN_IN, first, clock.now()) is None
     assert magic_links.look(session, Purpose.SIGN_IN, second, clock.now()) is not None
+
+
+def test_a_links_time_runs_from_its_mail_not_from_the_request(
+    session: Session, settings: Settings, clock: FrozenClock
+) -> None:
+    factories.member(session, email="mia@example.org")
+    magic_links.request_sign_in(session, settings, "mia@example.org", IP, clock.now())
+    link_id = messages(session)[0].magic_link_id
+    assert link_id is not None
+    clock.tick(minutes=40)
+    token = magic_links.mint_into(session, link_id, clock.now())
+    clock.tick(minutes=14)
+    assert magic_links.look(session, Purpose.SIGN_IN, token, clock.now()) is not None
+    clock.tick(minutes=1)
+    assert magic_links.look(session, Purpose.SIGN_IN, token, clock.now()) is None
 
 
 def test_of_two_who_consume_at_once_one_gets_it(app: Flask, session: Session, clock: FrozenClock) -> None:
