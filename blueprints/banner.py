@@ -1,6 +1,6 @@
 """The notice on every page of a signed-in member: what we ask, until when, and where to answer. It only reads."""
 
-from flask import Flask, render_template
+from flask import Flask, render_template, request
 from flask_login import current_user
 from markupsafe import Markup
 
@@ -16,7 +16,8 @@ def init_app(app: Flask) -> None:
 
 def membership_notice() -> Markup:
     """The element ``#membership-notice``, or nothing: for strangers, and for members whom we have nothing to ask."""
-    if not current_user.is_authenticated:
+    # The page of the decision says all of it itself.
+    if request.blueprint == "checkin" or not current_user.is_authenticated:
         return Markup("")
     here = installed()
     settings = here.settings

@@ -138,6 +138,7 @@ def _render(member: Member, template: str, **more: object) -> Response:
                 price=wording.price(member.price_minor, member.currency, member.billing_interval),
                 money=wording.money,
                 day=lambda instant: wording.long_date(instant, zone),
+                ended_on=None if member.lapsed_at is None else wording.last_day_short(member.lapsed_at, zone),
                 last_day=lambda bound: wording.last_day(bound, zone),
                 **more,
             )

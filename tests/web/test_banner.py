@@ -16,7 +16,7 @@ from tests.doubles import FrozenClock
 from tests.services.support import case_of, opened
 from tests.web.browser import Browser
 
-PAGES = ("/account", "/account/erase", "/check-in", "/come-back")
+PAGES = ("/account", "/account/erase", "/come-back")
 
 
 @pytest.fixture
@@ -55,6 +55,7 @@ def test_the_notice_leads_to_the_page_of_the_decision(browser: Browser, asked: M
     browser.open("/account")
     assert "/check-in" in browser.page.links
     browser.open("/check-in")
+    assert not shown(browser), "the page says all of it itself"
     browser.press("answer", "keep")
     assert browser.page.h1.strip() == "Your membership continues"
 
