@@ -24,7 +24,7 @@ from services.reading import Reject
 from services.selection import dormant
 from settings import Settings
 
-MORNING = time(8)
+MORNING = time(8, 5)
 """When a day of the journey is lived: after midnight's close and the nightly files, before people read their mail."""
 
 HABIT, PAUSE = timedelta(days=60), timedelta(days=20)

@@ -12,8 +12,9 @@ from sqlalchemy.orm import Session
 
 from domain import policy
 from domain.lifecycle import Answer, MemberStatus
-from models import Case, Member
+from models import Member
 from services import wording
+from services.notice import notice_for
 from settings import Settings
 
 ROLES = {
@@ -48,28 +49,15 @@ def people(session: Session, settings: Settings, path: Path, now: datetime) -> l
     if not path.exists():
         return []
     chosen = [(entry["role"], entry["external_id"]) for entry in json.loads(path.read_text(encoding="utf-8"))]
-    ids = [external_id for _role, external_id in chosen]
-    members = {
-        member.external_id: member for member in session.scalars(select(Member).where(Member.external_id.in_(ids)))
-    }
-    latest: dict[int, Case] = {}
-    for case in session.scalars(
-        select(Case).where(Case.member_id.in_([member.id for member in members.values()])).order_by(Case.id)
-    ):
-        latest[case.member_id] = case
+    found = session.scalars(select(Member).where(Member.external_id.in_([number for _role, number in chosen])))
+    members = {member.external_id: member for member in found}
     return [
-        Person(
-            str(ROLES[role]),
-            external_id,
-            member,
-            _state(member, latest.get(member.id) if member else None, settings, now),
-        )
-        for role, external_id in chosen
-        for member in [members.get(external_id)]
+        Person(str(ROLES[role]), number, members.get(number), _state(session, members.get(number), settings, now))
+        for role, number in chosen
     ]
 
 
-def _state(member: Member | None, case: Case | None, settings: Settings, now: datetime) -> str:
+def _state(session: Session, member: Member | None, settings: Settings, now: datetime) -> str:
     """How somebody stands, in one sentence."""
     zone = settings.zone
     if member is None:
@@ -80,14 +68,13 @@ def _state(member: Member | None, case: Case | None, settings: Settings, now: da
             day=wording.last_day_short(member.lapsed_at, zone),
             until=wording.last_day_short(member.keep_until, zone),
         )
-    if case is not None and case.closed_at is None:
-        day = "" if case.deadline_at is None else wording.last_day_short(case.deadline_at, zone)
-        if case.answer == Answer.KEEP:
+    notice = notice_for(session, settings, member, now)
+    if notice is not None:
+        day = wording.last_day_short(notice.deadline, zone)
+        if notice.answer == Answer.KEEP:
             return _("Asked, and keeps the membership.")
-        if case.answer == Answer.LAPSE:
+        if notice.answer == Answer.LAPSE:
             return _("Asked, and ends the membership on %(day)s.", day=day)
-        if case.warned_at is None:
-            return _("Will be asked in a moment.")
         return _("Asked, no answer yet; it ends on %(day)s.", day=day)
     decision = policy.assess(member.facts, settings.policy, now)
     return wording.decision_sentence(

@@ -1,12 +1,13 @@
 """`flask demo` from the outside: what it refuses, what it prints, and that it serves and leaves nothing."""
 
 import os
+import shutil
 import signal
 import socket
 import subprocess
 import sys
 from collections.abc import Iterator
-from contextlib import closing
+from contextlib import closing, contextmanager
 from pathlib import Path
 from urllib.request import urlopen
 
@@ -34,11 +35,15 @@ def flask(instance: Path, *arguments: str, **more: str) -> "subprocess.Completed
     )
 
 
-@pytest.fixture
-def port() -> int:
+def free_port() -> int:
     with closing(socket.socket()) as free:
         free.bind(("127.0.0.1", 0))
         return int(free.getsockname()[1])
+
+
+@pytest.fixture
+def port() -> int:
+    return free_port()
 
 
 @pytest.fixture
@@ -75,37 +80,53 @@ def test_a_port_in_use_gets_a_clear_line_before_any_work(tmp_path: Path, taken: 
     assert (tmp_path / "demo" / "of an earlier demo").exists()
 
 
-def test_it_serves_the_first_page_and_ends_on_request(tmp_path: Path, port: int) -> None:
+@contextmanager
+def running(instance: Path, *arguments: str) -> Iterator[str]:
+    """A demo that runs, and what it printed; it is ended as by Ctrl+C, and has nothing to complain about."""
     with subprocess.Popen(
-        [sys.executable, "-m", "flask", "demo", "--port", str(port)],
+        [sys.executable, "-m", "flask", "demo", *arguments],
         cwd=ROOT,
-        env=environment(tmp_path),
+        env=environment(instance),
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
     ) as process:
         assert process.stdout is not None
-        assert process.stderr is not None
         printed = []
         for line in process.stdout:
             printed.append(line)
             if "Ctrl+C" in line:
                 break
         try:
-            assert f"http://localhost:{port}/demo/" in "".join(printed), process.stderr.read()
-            with urlopen(f"http://localhost:{port}/demo/", timeout=30) as page:
-                assert "people who do not use it" in page.read().decode()
-            # A second demo would sweep the folder from under this one.
-            again = flask(tmp_path, "demo", "--port", str(port - 1))
-            assert again.returncode == 1
-            assert "running already" in again.stderr
+            yield "".join(printed)
         finally:
             process.send_signal(signal.SIGINT)
             _out, errors = process.communicate(timeout=30)
-        assert process.returncode == 0
         assert errors == ""
-    # All it has is in its own folder; no key and no database beside it.
+        assert process.returncode == 0
+
+
+def test_it_serves_the_first_page_and_ends_on_request(tmp_path: Path, port: int) -> None:
+    with running(tmp_path, "--port", str(port)) as printed:
+        assert f"http://localhost:{port}/demo/" in printed
+        with urlopen(f"http://localhost:{port}/demo/", timeout=30) as page:
+            assert "people who do not use it" in page.read().decode()
+        # A second demo would sweep the folder from under this one.
+        again = flask(tmp_path, "demo", "--port", str(free_port()))
+        assert again.returncode == 1
+        assert "running already" in again.stderr
+    # All it has is in its own folder; no database beside it.
     assert {file.name for file in tmp_path.iterdir()} <= {"demo", "demo.lock", "secret_key"}
+
+
+def test_with_keep_it_goes_on_where_it_was(prepared: Path, tmp_path: Path, port: int) -> None:
+    shutil.copytree(prepared, tmp_path / "demo")
+    mails = len(list((prepared / "mail").glob("*.eml")))
+    with running(tmp_path, "--keep", "--port", str(port)) as printed:
+        assert "Two months ago" not in printed
+        assert f"http://localhost:{port}/demo/" in printed
+        with urlopen(f"http://localhost:{port}/demo/mail", timeout=30) as page:
+            assert page.read().decode().count("/demo/mail/") == mails
 
 
 def test_a_file_of_ones_own_is_previewed_and_nothing_stays(tmp_path: Path) -> None:

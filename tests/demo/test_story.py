@@ -82,6 +82,7 @@ def test_the_story_by_clicking(demo: Demo) -> None:
     # A third says nothing. A fourth uses the service, and is left alone.
     assert "no answer yet" in state(browser, silent)
     browser.press(form=form_to(browser, f"/demo/use/{uses}"))
+    assert "it ends on" not in state(browser, uses)
 
     # Whoever is asked sees it when signed in, too, and what was saved is on the page.
     be(browser, silent)
