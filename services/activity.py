@@ -8,7 +8,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-from sqlalchemy import BigInteger, Table, case, func, or_, select, update
+from sqlalchemy import BigInteger, ColumnElement, Select, Table, case, func, or_, select, update
 from sqlalchemy.orm import Session
 
 from domain.errors import BadValue
@@ -22,6 +22,9 @@ from services.reading import Counts, Reject, Unreadable
 from settings import Settings
 
 COLUMNS = ("external_id", "used_at")
+BATCH = 30_000
+"""Uses are small, and the more of them are recorded at once, the fewer times is one page of members written."""
+STATEMENT = 5_000
 FEED = "activity"
 
 Read = tuple[int, str, str | None, str | None, str | None]
@@ -59,6 +62,9 @@ def import_activity(
             for line in sorted(refused):
                 external_id, reason = refused[line]
                 rejected(Reject(line, external_id, reason, reading.shown(texts[line])))
+            # The reader holds on to these while it makes the next ones.
+            texts.clear()
+            rows.clear()
     if through is not None:
         for_writing(session)
         record_use(session, source, complete_through=through)
@@ -85,7 +91,7 @@ def _take(
                 _refuse_unknown(session, settings, incoming, refused)
             if glance.news:
                 stage_news(session, incoming, incoming.c.used_at, uses)
-            updated = _record(session, incoming)
+            updated = _record(session, incoming, rows)
         if glance.last_used_at is not None:
             record_use(session, source, last_event_at=glance.last_used_at)
         if glance.news:
@@ -118,25 +124,40 @@ def _refuse_unknown(session: Session, settings: Settings, incoming: Table, refus
         refused[line] = (external_id, reason)
 
 
-def _record(session: Session, incoming: Table) -> int:
+def _record(session: Session, incoming: Table, rows: list[Row]) -> int:
     """Move each member's last use forward; how many moved."""
-    latest = select(incoming.c.external_id, func.max(incoming.c.used_at).label("used_at")).group_by(
-        incoming.c.external_id
+    if session.get_bind().dialect.name == "sqlite":
+        # SQLite holds every page that a statement changes in memory until the statement is through.
+        ids = sorted({external_id for _, external_id, _ in rows})
+        ranges = [ids[start : start + STATEMENT] for start in range(0, len(ids), STATEMENT)]
+        return sum(_record_some(session, _latest(incoming).where(_between(incoming, some))) for some in ranges)
+    # Rows are locked in the order of their ids, as the month end does it, so that the two never deadlock.
+    found = _latest(incoming).subquery()
+    return _record_some(
+        session, select(found).join(Member, Member.external_id == found.c.external_id).order_by(Member.id)
     )
-    if session.get_bind().dialect.name == "postgresql":
-        # Rows are locked in the order of their ids, as the month end does it, so that the two never deadlock.
-        found = latest.subquery()
-        latest = select(found).join(Member, Member.external_id == found.c.external_id).order_by(Member.id)
+
+
+def _latest(incoming: Table) -> Select[Any]:
+    used_at = func.max(incoming.c.used_at).label("used_at")
+    return select(incoming.c.external_id, used_at).group_by(incoming.c.external_id)
+
+
+def _between(incoming: Table, ids: list[str]) -> ColumnElement[bool]:
+    return incoming.c.external_id.between(ids[0], ids[-1])
+
+
+def _record_some(session: Session, latest: Select[Any]) -> int:
     last = latest.subquery()
-    moved = (
+    return change(
+        session,
         update(Member)
         .where(
             Member.external_id == last.c.external_id,
             or_(Member.last_used_at.is_(None), Member.last_used_at < last.c.used_at),
         )
-        .values(last_used_at=last.c.used_at)
+        .values(last_used_at=last.c.used_at),
     )
-    return change(session, moved)
 
 
 # Reading
@@ -152,7 +173,7 @@ def _batches(read: Iterator[Read]) -> Iterator[tuple[dict[int, str], list[Row], 
             refused[line] = (external_id, reason or "the row cannot be read")
         else:
             rows.append((line, external_id, used_at))
-        if len(texts) == staging.BATCH:
+        if len(texts) == BATCH:
             yield texts, rows, refused
             texts, rows, refused = {}, [], {}
     if texts:

@@ -52,6 +52,11 @@ class Batch:
     ids: list[tuple[str, int]] = field(default_factory=list)
     refused: dict[int, Refusal] = field(default_factory=dict)
 
+    def clear(self) -> None:
+        """Let the rows go: the reader holds on to a batch while it makes the next one."""
+        for part in (self.rows, self.texts, self.ids, self.refused):
+            part.clear()
+
 
 def import_members(
     session: Session,
@@ -86,6 +91,7 @@ def import_members(
             for line in sorted(batch.refused):
                 refusal = batch.refused[line]
                 rejected(Reject(line, refusal.external_id, refusal.reason, reading.shown(batch.texts[line])))
+            batch.clear()
         if not options.complete:
             return Imported(counts)
         return _end_absent(session, settings, seen, counts, without_id, now, commit)

@@ -15,6 +15,7 @@ from sqlalchemy.orm import Session
 from sqlalchemy.schema import CreateIndex, CreateTable, DropTable
 
 BATCH = 10_000
+"""So many members at a time: what is written at once, and what is held in memory."""
 
 
 def temporary(name: str, columns: Iterable[tuple[str, Any]], *, indexed: str | None = None) -> Table:

@@ -8,7 +8,7 @@ from sqlalchemy.orm import Session
 
 from domain.errors import BadValue
 from models import Erasure, Member, UseFeed
-from services import staging
+from services import activity
 from services.erasure import digests
 from services.reading import Counts
 from settings import Settings
@@ -66,7 +66,7 @@ def test_what_cannot_be_taken_is_rejected_with_its_line(files: Files, session: S
 
 
 def test_batches_add_up(files: Files, session: Session, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(staging, "BATCH", 2)
+    monkeypatch.setattr(activity, "BATCH", 2)
     member = factories.member(session)
     rows = "".join(f"{member.external_id},2026-05-0{day}\n" for day in (1, 5, 3, 4, 6))
     assert files.uses(f"external_id,used_at\n{rows}nobody,2026-05-01\n") == Counts(updated=2, unchanged=3, rejected=1)
