@@ -19,8 +19,8 @@ from blueprints import headers
 from blueprints.auth.session import sign_in_as
 from blueprints.demo import cast, mailbox
 from models import Member, db
-from services import wording
 from services import demo as service
+from services import wording
 from services.demo import Stop
 from services.installation import installed, wake
 
