@@ -12,6 +12,7 @@ from sqlalchemy.exc import TimeoutError as NoConnectionFree
 
 from domain.lifecycle import UNFINISHED_ORDERS, MessageState
 from models import BillingOrder, Case, JobRun, Message, db
+from services import timekeeping
 from services.installation import installed
 from settings import ROOT
 
@@ -32,7 +33,7 @@ def alive() -> Response:
 def ready() -> Response:
     """200 when pages can be served and jobs run; else 503 and a line for each thing that is missing."""
     try:
-        missing = [line for line in (_schema(), _tick()) if line is not None]
+        missing = [line for line in (_schema(), _tick(), _time()) if line is not None]
     except (OperationalError, InterfaceError, NoConnectionFree):
         missing = ["database: does not answer"]
     return Response("\n".join(missing or ["ok"]) + "\n", 503 if missing else 200, content_type=PLAIN)
@@ -85,6 +86,11 @@ def _tick() -> str | None:
     if last is not None and here.clock.now() - last <= TICK_MAY_BE_LATE:
         return None
     return "scheduler: no tick yet" if last is None else f"scheduler: last tick at {last:%Y-%m-%d %H:%M} UTC"
+
+
+def _time() -> str | None:
+    jump = timekeeping.doubt(db.session())
+    return None if jump is None else f"clock: {timekeeping.sentence(jump, installed().settings.zone)}"
 
 
 def _literals(words: Any) -> list[ColumnElement[str]]:

@@ -21,7 +21,7 @@ from commands.output import instant
 from domain.dates import local_day, month_of
 from domain.lifecycle import CampaignState
 from models import Campaign, UseFeed, db
-from services import billing, breaker, reports
+from services import billing, breaker, reports, timekeeping
 from services.installation import Installation
 from settings import Settings, SettingsError, load
 
@@ -68,7 +68,7 @@ def findings() -> Iterator[Finding]:
     yield from database
     if not all(finding.ok for finding in database):
         return
-    for look in (_use_feed, _known_since, _campaigns, _billing, _jobs):
+    for look in (_clock, _use_feed, _known_since, _campaigns, _billing, _jobs):
         yield from look(settings, now)
 
 
@@ -151,6 +151,12 @@ def _database(engine: Engine) -> list[Finding]:
         Finding("database", True, f"{engine.url.render_as_string(hide_password=True)} can be reached"),
         Finding("schema", found is schema.State.CURRENT, schema.ADVICE[found]),
     ]
+
+
+def _clock(settings: Settings, now: datetime) -> Iterator[Finding]:
+    jump = timekeeping.doubt(db.session())
+    if jump is not None:
+        yield Finding("clock", False, timekeeping.sentence(jump, settings.zone))
 
 
 def _use_feed(settings: Settings, now: datetime) -> Iterator[Finding]:

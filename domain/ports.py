@@ -12,6 +12,9 @@ class Clock(Protocol):
     def now(self) -> datetime:
         """The present instant, aware, in UTC."""
 
+    def booted_at(self) -> datetime:
+        """When this machine started, by this clock: the same instant at every look, unless somebody sets the clock."""
+
 
 @dataclass(frozen=True, slots=True)
 class Mail:

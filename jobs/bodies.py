@@ -9,7 +9,7 @@ from sqlalchemy.orm import Session
 from domain.dates import month_of
 from jobs import timetable
 from models import for_writing
-from services import billing, campaigns, closing, delivery, purging, warning
+from services import billing, campaigns, closing, delivery, purging, timekeeping, warning
 from services.installation import Installation
 
 
@@ -81,6 +81,18 @@ def settle_billing(context: Context) -> Result:
         context.session, context.installation.billing, context.installation.clock, context.commit, context.enough
     )
     return Result(f"{done.done} done, {done.again} to try again, {done.failed} failed")
+
+
+def perform(name: str, context: Context) -> Result:
+    """Do one job; what cannot be taken back waits while nobody has confirmed a clock that was set."""
+    if name in timetable.FINAL:
+        jump = timekeeping.doubt(context.session)
+        said = None if jump is None else timekeeping.sentence(jump, context.installation.settings.zone)
+        # Looking has begun a transaction that only reads.
+        context.session.rollback()
+        if said is not None:
+            return Result(f"waiting: {said}", finished=False)
+    return BODIES[name](context)
 
 
 BODIES: dict[str, Callable[[Context], Result]] = {

@@ -1,6 +1,6 @@
 """Where each job stands: what `flask jobs list`, the doctor and health checks show."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta, tzinfo
 
 from sqlalchemy import select
@@ -8,6 +8,7 @@ from sqlalchemy.orm import Session
 
 from jobs import timetable
 from models import JobRun
+from services import timekeeping
 
 LATE = timedelta(hours=1)
 """Late is a calendar job that is due for longer and not worked on, or a queue job that has not looked for so long."""
@@ -32,7 +33,12 @@ class JobState:
 def overview(session: Session, zone: tzinfo, campaign_day: int, now: datetime) -> list[JobState]:
     """One line for each job, in the order of the contract."""
     present = timetable.due(now, zone, campaign_day)
-    return [_state(session, job, present, zone, campaign_day, now) for job in timetable.ALL]
+    states = [_state(session, job, present, zone, campaign_day, now) for job in timetable.ALL]
+    jump = timekeeping.doubt(session)
+    if jump is None:
+        return states
+    said = timekeeping.sentence(jump, zone)
+    return [replace(one, state="waiting", result=said) if one.job in timetable.FINAL else one for one in states]
 
 
 def _state(

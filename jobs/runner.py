@@ -21,8 +21,9 @@ from sqlalchemy.orm import Session
 
 from domain.errors import NotFound
 from jobs import timetable
-from jobs.bodies import BODIES, Context, Result
+from jobs.bodies import BODIES, Context, Result, perform
 from jobs.timetable import Due
+from jobs.watch import Watch
 from models import JobRun, db, for_writing, insert
 from services.installation import Installation
 
@@ -53,8 +54,15 @@ def never() -> bool:
     return False
 
 
+def watch(app: Flask) -> None:
+    """Look whether somebody has set the clock. Whoever looks after taking the time acts on none that is in doubt."""
+    seen: Watch = app.extensions.setdefault("dormouse_watch", Watch(app))
+    seen.look()
+
+
 def run_due(app: Flask, enough: Callable[[], bool] = never) -> None:
     """Run every calendar job that is due and not done, one after another; a failing one does not stop the others."""
+    watch(app)
     for due in _pending(app):
         if enough():
             return
@@ -152,10 +160,11 @@ def _perform(
     app: Flask, session: Session, name: str, now: datetime, commit: Callable[[], None], enough: Callable[[], bool]
 ) -> Result:
     """The body, begun anew when the database asks for that. Leaves what it has not committed to the caller."""
+    watch(app)
     context = Context(session, _installation(app), now, commit, enough)
     for tries_left in reversed(range(TRIES)):
         try:
-            result = BODIES[name](context)
+            result = perform(name, context)
             session.flush()
             return result
         except DBAPIError as error:

@@ -28,6 +28,9 @@ PURGE = "purge"
 CALENDAR = (CLOSE, DRAFT, REMIND, WARN_PURGE, PURGE)
 """In the order in which they run on one day: month end comes first, so that whom it frees can be drafted anew."""
 
+FINAL = (DRAFT, CLOSE, PURGE)
+"""What these do cannot be taken back: they wait while the time is in doubt (services/timekeeping.py)."""
+
 DELIVER = "deliver"
 SETTLE = "settle-billing"
 QUEUE = (DELIVER, SETTLE)

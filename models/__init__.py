@@ -8,13 +8,14 @@ from models.library import ListItem, Profile, SavedList
 from models.magic_link import MagicLink
 from models.member import Member
 from models.message import Message
-from models.running import Erasure, JobRun, Operator, UseFeed
+from models.running import ClockJump, Erasure, JobRun, Operator, UseFeed
 
 __all__ = [
     "Base",
     "BillingOrder",
     "Campaign",
     "Case",
+    "ClockJump",
     "Erasure",
     "Event",
     "JobRun",

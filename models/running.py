@@ -38,6 +38,19 @@ class JobRun(Base):
     error: Mapped[str | None] = mapped_column(Text)
 
 
+class ClockJump(Base):
+    """The system clock was set while a process ran. Until an operator has confirmed the time, nothing final happens."""
+
+    __tablename__ = "clock_jump"
+
+    id: Mapped[Id]
+    noticed_at: Mapped[datetime]
+    """By the clock as it is since."""
+    expected_at: Mapped[datetime]
+    """What it would have shown at that moment, had nobody set it."""
+    confirmed_at: Mapped[datetime | None]
+
+
 class Operator(Base):
     __tablename__ = "operator"
 

@@ -17,15 +17,24 @@ class FrozenClock:
 
     def __init__(self, now: datetime) -> None:
         self._now = now
+        self._booted_at = now - timedelta(days=100)
 
     def now(self) -> datetime:
         return self._now
+
+    def booted_at(self) -> datetime:
+        return self._booted_at
 
     def travel(self, to: datetime) -> None:
         self._now = to
 
     def tick(self, **by: float) -> None:
         self._now += timedelta(**by)
+
+    def jump(self, **by: float) -> None:
+        """Somebody sets the machine's clock, while no time passes."""
+        self.tick(**by)
+        self._booted_at += timedelta(**by)
 
 
 @dataclass(frozen=True)

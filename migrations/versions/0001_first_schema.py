@@ -73,6 +73,13 @@ def upgrade() -> None:
     sa.UniqueConstraint('month', name=op.f('uq_campaign_month')),
     sa.UniqueConstraint('public_id', name=op.f('uq_campaign_public_id'))
     )
+    op.create_table('clock_jump',
+    sa.Column('id', INTEGER, nullable=False),
+    sa.Column('noticed_at', sa.DateTime(timezone=True), nullable=False),
+    sa.Column('expected_at', sa.DateTime(timezone=True), nullable=False),
+    sa.Column('confirmed_at', sa.DateTime(timezone=True), nullable=True),
+    sa.PrimaryKeyConstraint('id', name=op.f('pk_clock_jump'))
+    )
     op.create_table('erasure',
     sa.Column('digest', sa.String(length=64), nullable=False),
     sa.Column('purged_at', sa.DateTime(timezone=True), nullable=False),
