@@ -7,7 +7,7 @@ Selection, cases, messages and events are each one statement, however many membe
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import func, insert, literal, select, update
+from sqlalchemy import Select, func, insert, literal, select, update
 from sqlalchemy.orm import Session
 
 from domain import dates
@@ -178,16 +178,31 @@ def hold_for(session: Session, campaign: Campaign, reason: breaker.Hold, now: da
     _hold(session, campaign, reason, now)
 
 
-def settle_finished(session: Session, settings: Settings, now: datetime) -> None:
+def hold_open(session: Session, campaign_id: int, reason: breaker.Hold, now: datetime) -> None:
+    """Hold a campaign for what was found a moment ago, unless somebody has held or released it since."""
+    campaign = session.get_one(Campaign, campaign_id, with_for_update=True, populate_existing=True)
+    if campaign.state == CampaignState.OPEN and not breaker.is_released(campaign, reason):
+        _hold(session, campaign, reason, now)
+
+
+def any_finished(session: Session) -> bool:
+    return session.scalar(_finished().limit(1)) is not None
+
+
+def settle_finished(session: Session, paying: int, now: datetime) -> None:
     """An open campaign none of whose cases is live is closed; its share is what next month's is held against."""
-    live = select(Case.id).where(Case.campaign_id == Campaign.id, Case.closed_at.is_(None)).exists()
-    finished = session.scalars(select(Campaign).where(Campaign.state == CampaignState.OPEN, ~live)).all()
-    for campaign in finished:
+    for campaign in session.scalars(_finished()).all():
         campaign.state = CampaignState.CLOSED
         campaign.closed_at = now
-        campaign.paying_count = breaker.count_paying(session)
+        campaign.paying_count = paying
         session.flush()
         events.record(session, "campaign_closed", now, campaign_id=campaign.id)
+
+
+def _finished() -> Select[Campaign]:
+    # The live cases are few when a round is over, and have an index of their own; those that have ended are many.
+    live = select(Case.campaign_id).where(Case.closed_at.is_(None), Case.campaign_id.is_not(None))
+    return select(Campaign).where(Campaign.state == CampaignState.OPEN, Campaign.id.not_in(live))
 
 
 def _open(session: Session, settings: Settings, campaign: Campaign, now: datetime) -> None:

@@ -1,7 +1,8 @@
 """Month end: every live case whose deadline has passed ends, or rolls on, whatever its campaign.
 
-In windows of member ids, each a transaction of its own, so that a crash loses nothing and nobody waits long for a lock.
-In each window, in this order:
+In windows of member ids, each a transaction of its own, so that a crash loses nothing and nobody waits long for a lock;
+what takes long with millions of members, such as the breaker's counting, happens between transactions that write. In
+each window, in this order:
 
 1. the members are locked (PostgreSQL), so no fact changes between the following statements;
 2. explicit ends lapse: an answer of one's own needs no warning and no open campaign;
@@ -35,10 +36,11 @@ from domain.notices import WORDING_VERSION, Kind
 from models import BillingOrder, Campaign, Case, Member, Message, change, for_writing, insert
 from models.base import UTCDateTime, latest
 from services import breaker, campaigns, events, outbox
-from services.cases import facts_hold, lock_members, new_batch, why_not
+from services.cases import facts_hold, new_batch, why_not
 from settings import Settings
 
-WINDOW = 5000
+WINDOW = 2000
+"""Cases in one transaction: on SQLite nobody else writes for as long as one takes."""
 
 
 @dataclass(slots=True)
@@ -54,13 +56,10 @@ class Closed:
 def close(session: Session, settings: Settings, now: datetime, commit: Callable[[], None]) -> Closed:
     """End what is due at ``now``. ``commit`` is called after every window, with nothing half-done."""
     done = Closed()
-    for_writing(session)
     deadlines = _due_deadlines(session, now)
-    commit()
+    session.rollback()
     for deadline in deadlines:
-        for_writing(session)
-        may_end_silence = _look_before_closing(session, settings, deadline, now, done)
-        commit()
+        may_end_silence = _look_before_closing(session, settings, deadline, now, done, commit)
         after = 0
         while True:
             for_writing(session)
@@ -71,9 +70,7 @@ def close(session: Session, settings: Settings, now: datetime, commit: Callable[
             _close_window(session, settings, deadline, (after, last), may_end_silence, now, done)
             commit()
             after = last
-    for_writing(session)
-    campaigns.settle_finished(session, settings, now)
-    commit()
+    _settle_finished(session, now, commit)
     return done
 
 
@@ -88,7 +85,14 @@ def _due_deadlines(session: Session, now: datetime) -> list[datetime]:
     )
 
 
-def _look_before_closing(session: Session, settings: Settings, deadline: datetime, now: datetime, done: Closed) -> bool:
+def _look_before_closing(
+    session: Session,
+    settings: Settings,
+    deadline: datetime,
+    now: datetime,
+    done: Closed,
+    commit: Callable[[], None],
+) -> bool:
     """The breaker, before any silent case of this deadline ends. False: they have to wait for the use feed."""
     waits, waited_too_long = breaker.waits_for_feed(session, settings, deadline, now)
     done.waiting_for_feed = done.waiting_for_feed or waits
@@ -105,17 +109,33 @@ def _look_before_closing(session: Session, settings: Settings, deadline: datetim
         .group_by(Campaign.id)
         .order_by(Campaign.month)
     ).all()
-    blocked = False
+    blocked = bool(concerned) and waits and waited_too_long is None
+    wrong: list[tuple[int, breaker.Hold]] = []
     for campaign, count in concerned:
-        if waits:
-            if waited_too_long is not None and not breaker.is_released(campaign, waited_too_long):
-                campaigns.hold_for(session, campaign, waited_too_long, now)
-            elif waited_too_long is None or not breaker.is_released(campaign, waited_too_long):
-                blocked = True
-        if campaign.state == CampaignState.OPEN and not blocked:
-            campaigns.hold_if_wrong(session, settings, campaign, count, now)
-    session.flush()
+        hold = waited_too_long
+        if hold is not None and breaker.is_released(campaign, hold):
+            hold = None
+        if hold is None and not blocked:
+            hold = breaker.check(session, settings, campaign, count, now)
+        if hold is not None:
+            wrong.append((campaign.id, hold))
+    session.rollback()
+    if wrong:
+        for_writing(session)
+        for campaign_id, hold in wrong:
+            campaigns.hold_open(session, campaign_id, hold, now)
+        commit()
     return not blocked
+
+
+def _settle_finished(session: Session, now: datetime, commit: Callable[[], None]) -> None:
+    finished = campaigns.any_finished(session)
+    paying = breaker.count_paying(session) if finished else 0
+    session.rollback()
+    if finished:
+        for_writing(session)
+        campaigns.settle_finished(session, paying, now)
+        commit()
 
 
 def _end_of_window(session: Session, deadline: datetime, after: int) -> int | None:
@@ -141,18 +161,16 @@ def _close_window(
     done: Closed,
 ) -> None:
     after, last = window
-    due = and_(
-        Case.closed_at.is_(None),
-        Case.deadline_at == deadline,
-        Case.member_id > after,
-        Case.member_id <= last,
-    )
-    lock_members(session, select(Case.member_id).where(due))
+    here = and_(Case.member_id > after, Case.member_id <= last)
+    due = and_(Case.closed_at.is_(None), Case.deadline_at == deadline, here)
+    paid_through = _lock(session, due)
     batch = new_batch()
+    # The batch alone would say which; the window is what an index finds them by.
+    ours = and_(here, Case.batch == batch)
 
-    lapses = _lapse(session, settings, deadline, due, _ended_by_own_wish(), now)
+    lapses = _lapse(session, settings, deadline, paid_through, due, _ended_by_own_wish())
     if may_end_silence and settings.on_silence == "lapse":
-        lapses += _lapse(session, settings, deadline, due, _ended_by_silence(settings, deadline), now)
+        lapses += _lapse(session, settings, deadline, paid_through, due, _ended_by_silence(settings, deadline))
     if may_end_silence and settings.on_silence == "keep":
         _keep_the_silent(session, settings, deadline, due, now)
     done.lapsed += lapses
@@ -161,9 +179,22 @@ def _close_window(
     closed = _close_otherwise(session, settings, due, batch, now)
     done.otherwise += closed
     if lapses or closed:
-        _what_follows(session, batch, now)
+        _what_follows(session, ours, now)
     if may_end_silence:
-        done.rolled += _roll_on(session, settings, due, now)
+        done.rolled += _roll_on(session, settings, due, here, now)
+
+
+def _lock(session: Session, due: ColumnElement[bool]) -> datetime | None:
+    """Lock the members in the order of their ids (on SQLite a writing transaction is alone); how far any has paid."""
+    members = (
+        select(Member.paid_through)
+        .where(Member.id.in_(select(Case.member_id).where(due)))
+        .order_by(Member.id)
+        .with_for_update()
+        .subquery()
+    )
+    furthest: datetime | None = session.scalar(select(func.max(members.c.paid_through)))
+    return furthest
 
 
 def _ended_by_own_wish() -> ColumnElement[bool]:
@@ -202,15 +233,12 @@ def _lapse(
     session: Session,
     settings: Settings,
     deadline: datetime,
+    paid_through: datetime | None,
     due: ColumnElement[bool],
     condition: ColumnElement[bool],
-    now: datetime,
 ) -> int:
     """The statement that ends memberships, as of the deadline; access runs on to the end of what is paid."""
     access_ends: ColumnElement[Any] = latest(literal(deadline, UTCDateTime()), Member.paid_through)
-    furthest = session.scalar(
-        select(func.max(Member.paid_through)).select_from(Case).join(Member, Member.id == Case.member_id).where(due)
-    )
     return change(
         session,
         update(Member)
@@ -224,7 +252,7 @@ def _lapse(
             status=MemberStatus.LAPSED,
             lapsed_at=deadline,
             access_ends_at=access_ends,
-            keep_until=keep_until_in_sql(settings, access_ends, deadline, furthest),
+            keep_until=keep_until_in_sql(settings, access_ends, deadline, paid_through),
         ),
     )
 
@@ -263,7 +291,9 @@ def _keep_the_silent(
             batch=batch,
         ),
     )
-    change(session, update(Member).where(Member.id == Case.member_id, Case.batch == batch).values(last_kept_at=now))
+    change(
+        session, update(Member).where(Member.id == Case.member_id, due, Case.batch == batch).values(last_kept_at=now)
+    )
 
 
 def _close_lapsed(session: Session, due: ColumnElement[bool], batch: str, now: datetime) -> None:
@@ -299,9 +329,8 @@ def _close_otherwise(session: Session, settings: Settings, due: ColumnElement[bo
     )
 
 
-def _what_follows(session: Session, batch: str, now: datetime) -> None:
+def _what_follows(session: Session, ours: ColumnElement[bool], now: datetime) -> None:
     """Stop orders, mails and events of the cases this window closed."""
-    ours = Case.batch == batch
     stop = (
         select(
             literal("stop:") + Case.public_id + ":" + cast(Case.generation, String),
@@ -352,7 +381,9 @@ def _what_follows(session: Session, batch: str, now: datetime) -> None:
     events.record_all(session, events.of_cases("case_closed", Case.state, now).where(ours))
 
 
-def _roll_on(session: Session, settings: Settings, due: ColumnElement[bool], now: datetime) -> int:
+def _roll_on(
+    session: Session, settings: Settings, due: ColumnElement[bool], here: ColumnElement[bool], now: datetime
+) -> int:
     """Silent cases of open campaigns that had not enough notice: the same case, a later deadline, a warning again."""
     deadline = dates.month_end_with_notice(now, settings.min_notice_days, settings.zone)
     batch = new_batch()
@@ -365,7 +396,7 @@ def _roll_on(session: Session, settings: Settings, due: ColumnElement[bool], now
     )
 
     if rolled:
-        ours = Case.batch == batch
+        ours = and_(here, Case.batch == batch)
         change(
             session,
             update(Message)
