@@ -19,9 +19,9 @@ from sqlalchemy.orm import Session
 
 from domain.ports import Clock, Mail, MailConnection, Mailer, MailResult
 from models import for_writing
-from services import outbox
+from services import dispatch
+from services.dispatch import Claimed
 from services.mail_words import Facts
-from services.outbox import Claimed
 from services.rendering import render
 from settings import Settings
 
@@ -68,7 +68,7 @@ def deliver(
     run.settle_suspect(server_is_down=True)
     if run.done.server_down is None:
         for_writing(session)
-        outbox.retire(session, settings, clock.now())
+        dispatch.retire(session, settings, clock.now())
         commit()
     return run.done
 
@@ -89,7 +89,7 @@ class _Run:
         self._claimed_at = self._clock.now()
         batch = [
             _Ready(claimed, Facts.of(claimed))
-            for claimed in outbox.claim(session, self._settings, self._claimed_at, BATCH)
+            for claimed in dispatch.claim(session, self._settings, self._claimed_at, BATCH)
         ]
         # What is read of them later is what was claimed: no query, and no transaction while a server is talked to.
         session.flush()
@@ -134,7 +134,7 @@ class _Run:
             rendered = render(self._settings, claimed.kind, claimed.locale, ready.facts, claimed.link, now)
         except NOT_TO_BE_RENDERED as error:
             for_writing(self._session)
-            outbox.fail(self._session, claimed, f"cannot be rendered: {type(error).__name__}: {error}", now)
+            dispatch.fail(self._session, claimed, f"cannot be rendered: {type(error).__name__}: {error}", now)
             self._commit()
             self.done.failed += 1
             return None
@@ -149,7 +149,7 @@ class _Run:
 
     def _record(self, claimed: Claimed, result: MailResult) -> None:
         for_writing(self._session)
-        outbox.record(self._session, self._settings, claimed, result, self._clock.now())
+        dispatch.record(self._session, self._settings, claimed, result, self._clock.now())
         self._commit()
         if result.accepted:
             self.done.sent += 1
@@ -164,8 +164,8 @@ class _Run:
     def _give_back(self, rest: list[_Ready]) -> None:
         if rest:
             for_writing(self._session)
-            outbox.give_back(self._session, [ready.claimed for ready in rest], self._clock.now())
+            dispatch.give_back(self._session, [ready.claimed for ready in rest], self._clock.now())
             self._commit()
 
     def _lease_is_half_over(self) -> bool:
-        return self._clock.now() - self._claimed_at > outbox.LEASE / 2
+        return self._clock.now() - self._claimed_at > dispatch.LEASE / 2

@@ -38,7 +38,7 @@ from domain.lifecycle import Answer, Through
 from domain.ports import MailResult
 from models import BillingOrder, Campaign, Case, Event, Member, Message, db
 from models.base import UTCDateTime
-from services import billing, campaigns, closing, decisions, outbox, purging, returning, warning
+from services import billing, bounces, campaigns, closing, decisions, dispatch, purging, returning, warning
 from services.library import load as load_library
 from tests import factories
 from tests.conftest import copied_postgres, make_settings
@@ -210,14 +210,14 @@ class Months(RuleBasedStateMachine):
 
     @rule(result=st.sampled_from([ACCEPTED, ACCEPTED, ACCEPTED, BUSY, DEAD]), crash=st.booleans())
     def mail_goes_out(self, result: MailResult, crash: bool) -> None:
-        outbox.retire(self.session, self.settings, self.now)
-        claimed = outbox.claim(self.session, self.settings, self.now, 20)
+        dispatch.retire(self.session, self.settings, self.now)
+        claimed = dispatch.claim(self.session, self.settings, self.now, 20)
         facts = [(one, one.member.id if one.member else None, one.to_address) for one in claimed]
         self.session.commit()
         for index, (one, who, address) in enumerate(facts):
             if crash and index == len(facts) - 1:
                 break  # what a process held that died; the lease runs out
-            mine = outbox.record(self.session, self.settings, one, result, self.now)
+            mine = dispatch.record(self.session, self.settings, one, result, self.now)
             self.session.commit()
             if mine and result is ACCEPTED and one.kind == "warning" and who is not None:
                 self.seen[who].accepted.setdefault(address, []).append(self.now)
@@ -229,7 +229,7 @@ class Months(RuleBasedStateMachine):
             chosen = self.session.get_one(Message, sent[pick % len(sent)])
             if chosen.kind == "warning" and chosen.to_address is not None:
                 self.seen[chosen.member_id or 0].accepted.pop(chosen.to_address, None)
-            outbox.bounced(self.session, self.settings, chosen.id, self.now)
+            bounces.bounced(self.session, self.settings, chosen.id, self.now)
         self.session.commit()
 
     @rule()

@@ -9,7 +9,7 @@ from sqlalchemy.orm import Session
 from domain.notices import Kind
 from domain.ports import MailResult
 from models import BillingOrder, Campaign, Case, Member, Message
-from services import campaigns, closing, outbox, purging
+from services import campaigns, closing, dispatch, purging
 from settings import Settings
 from tests import factories
 
@@ -19,11 +19,11 @@ ACCEPTED = MailResult(accepted=True, code=250, reply="250 2.0.0 queued")
 def accept_mails(session: Session, settings: Settings, now: datetime) -> list[Kind]:
     """Claim everything that is due and record it as accepted at the same instant; the kinds, in order."""
     kinds = []
-    outbox.retire(session, settings, now)
-    while claimed := outbox.claim(session, settings, now, 50):
+    dispatch.retire(session, settings, now)
+    while claimed := dispatch.claim(session, settings, now, 50):
         session.commit()
         for one in claimed:
-            outbox.record(session, settings, one, ACCEPTED, now)
+            dispatch.record(session, settings, one, ACCEPTED, now)
             kinds.append(one.kind)
         session.commit()
     return kinds

@@ -15,7 +15,7 @@ from domain.notices import Kind
 from domain.ports import MailResult
 from models import BillingOrder, Campaign, Case, Erasure, Member, Message, db
 from models.base import UTCDateTime
-from services import campaigns, check_in, decisions, outbox, purging, reports, returning, warning
+from services import bounces, campaigns, check_in, decisions, dispatch, purging, reports, returning, warning
 from settings import Settings
 from tests import factories
 from tests.conftest import NOW
@@ -152,11 +152,11 @@ def test_scenario_10_a_warning_accepted_too_late_moves_the_deadline(session: Ses
     campaigns.draft(session, settings, "2026-06", NOW)
     campaigns.approve(session, settings, "2026-06", NOW)
     session.commit()
-    [claimed] = outbox.claim(session, settings, at("2026-06-16 21:59"), 10)
+    [claimed] = dispatch.claim(session, settings, at("2026-06-16 21:59"), 10)
     assert claimed.deadline_at == MONTH_END
     session.commit()
     # Two days in the server's hands: 14 local days to 1 July are no longer left.
-    outbox.record(session, settings, claimed, ACCEPTED, at("2026-06-17 22:00"))
+    dispatch.record(session, settings, claimed, ACCEPTED, at("2026-06-17 22:00"))
     session.commit()
     assert case_of(session, member).deadline_at == NEXT_MONTH_END
     assert kinds_to(session, member) == ["warning", "deadline_moved"]
@@ -171,9 +171,9 @@ def test_scenario_10_a_day_in_the_server_still_leaves_the_notice(session: Sessio
     campaigns.draft(session, settings, "2026-06", NOW)
     campaigns.approve(session, settings, "2026-06", NOW)
     session.commit()
-    [claimed] = outbox.claim(session, settings, at("2026-06-16 21:59"), 10)
+    [claimed] = dispatch.claim(session, settings, at("2026-06-16 21:59"), 10)
     session.commit()
-    outbox.record(session, settings, claimed, ACCEPTED, at("2026-06-17 21:59"))
+    dispatch.record(session, settings, claimed, ACCEPTED, at("2026-06-17 21:59"))
     session.commit()
     assert case_of(session, member).deadline_at == MONTH_END
     assert kinds_to(session, member) == ["warning"]
@@ -227,7 +227,7 @@ def test_scenario_13_a_changed_address_is_warned_and_the_old_warning_counts_no_m
     assert check_in.token(settings, case.public_id, old) != check_in.token(settings, case.public_id, old + 1)
     accept_mails(session, settings, at("2026-06-25 08:00"))
     # The bounce of the old address says nothing about the new one.
-    outbox.bounced(session, settings, old_warning or 0, at("2026-06-25 09:00"))
+    bounces.bounced(session, settings, old_warning or 0, at("2026-06-25 09:00"))
     session.commit()
     session.refresh(member)
     assert member.mail_state == "good"
@@ -244,7 +244,7 @@ def test_scenario_14_a_bounce_after_month_end_reverses_the_lapse(session: Sessio
     close(session, settings, JULY_1)
     finish_billing(session, JULY_1)
     message = session.scalar(select(Message.id).where(Message.kind == "warning"))
-    outbox.bounced(session, settings, message or 0, at("2026-07-02 12:00"))
+    bounces.bounced(session, settings, message or 0, at("2026-07-02 12:00"))
     session.commit()
     session.refresh(member)
     assert (member.status, member.mail_state) == ("active", "bounced")
@@ -271,18 +271,18 @@ def test_scenario_15_a_sender_slower_than_its_lease_is_ignored(session: Session,
     campaigns.draft(session, settings, "2026-06", NOW)
     campaigns.approve(session, settings, "2026-06", NOW)
     session.commit()
-    [slow] = outbox.claim(session, settings, NOW, 10)
+    [slow] = dispatch.claim(session, settings, NOW, 10)
     session.commit()
-    assert outbox.claim(session, settings, NOW + timedelta(minutes=5), 10) == []
-    [other] = outbox.claim(session, settings, NOW + outbox.LEASE, 10)
+    assert dispatch.claim(session, settings, NOW + timedelta(minutes=5), 10) == []
+    [other] = dispatch.claim(session, settings, NOW + dispatch.LEASE, 10)
     session.commit()
     assert other.message_id == slow.message_id
-    assert outbox.record(session, settings, other, ACCEPTED, NOW + outbox.LEASE)
-    assert not outbox.record(
+    assert dispatch.record(session, settings, other, ACCEPTED, NOW + dispatch.LEASE)
+    assert not dispatch.record(
         session, settings, slow, MailResult(accepted=False, code=550, reply="no", permanent=True), NOW
     )
     session.commit()
-    assert case_of(session, member).warned_at == NOW + outbox.LEASE
+    assert case_of(session, member).warned_at == NOW + dispatch.LEASE
 
 
 def test_scenario_16_a_feed_that_died_holds_the_campaign_at_month_end(session: Session, settings: Settings) -> None:
@@ -390,7 +390,7 @@ def test_scenario_21_an_end_of_ones_own_is_honoured_at_this_months_end(
         accept_mails(session, settings, NOW)
     if where == "bounced":
         message = session.scalar(select(Message.id).where(Message.kind == "warning"))
-        outbox.bounced(session, settings, message or 0, NOW)
+        bounces.bounced(session, settings, message or 0, NOW)
     elif where in ("held", "cancelled"):
         {"held": campaigns.hold, "cancelled": campaigns.cancel}[where](session, settings, "2026-06", NOW)
     session.commit()

@@ -10,7 +10,7 @@ from sqlalchemy.orm import Session
 
 from blueprints.auth.paths import is_local
 from models import MagicLink, Member, Message, for_writing
-from services import outbox
+from services import dispatch
 from tests import factories
 from tests.doubles import FrozenClock
 from tests.web.browser import SITE, Browser
@@ -21,7 +21,7 @@ def mailed(app: Flask, session: Session, clock: FrozenClock) -> str:
     session.commit()
     for_writing(session)
     with app.app_context():
-        [claimed] = outbox.claim(session, app.extensions["dormouse"].settings, clock.now(), 10)
+        [claimed] = dispatch.claim(session, app.extensions["dormouse"].settings, clock.now(), 10)
     session.commit()
     assert claimed.link is not None
     return claimed.link
