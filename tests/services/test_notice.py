@@ -163,6 +163,14 @@ def test_an_end_of_ones_own_stays_in_sight_when_the_round_is_held(
     assert found.state is State.LAPSING
 
 
+def test_a_keep_has_nothing_to_say_while_the_round_is_held(
+    session: Session, settings: Settings, asked: Case, shown: Callable[[], Notice | None]
+) -> None:
+    decisions.answer(session, settings, asked.id, Answer.KEEP, Through.ACCOUNT, LATER)
+    campaigns.hold(session, settings, "2026-06", LATER)
+    assert shown() is None
+
+
 def test_an_end_without_having_been_asked_is_shown(
     session: Session, settings: Settings, shown: Callable[[], Notice | None], member: Member
 ) -> None:

@@ -538,6 +538,41 @@ def test_a_newer_case_is_pointed_to(
     assert answers(browser) == []
 
 
+@pytest.mark.parametrize(
+    ("facts", "h1"),
+    [
+        ({"status": "ended"}, "Your membership has ended"),
+        ({"status": "ended", "erase_requested_at": LATER}, "Your data is being deleted for good"),
+    ],
+    ids=["ended", "erasing"],
+)
+def test_who_has_left_otherwise_is_asked_nothing(
+    browser: Browser, session: Session, warned: Case, url: str, facts: dict[str, object], h1: str
+) -> None:
+    browser.open(url)
+    form = browser.page.form
+    for name, value in facts.items():
+        setattr(warned.member, name, value)
+    session.commit()
+    browser.open(url)
+    assert browser.page.h1.strip() == h1
+    assert answers(browser) == []
+    assert browser.press("answer", "keep", form=form).status_code == 200
+    assert browser.page.h1.strip() == h1
+    assert stored(session, warned) == (None, "open")
+
+
+def test_an_operators_answer_is_told_as_such(
+    browser: Browser, settings: Settings, session: Session, warned: Case, url: str
+) -> None:
+    decisions.answer(session, settings, warned.id, Answer.LAPSE, Through.OPERATOR, LATER, "asked us by telephone")
+    session.commit()
+    browser.open(url)
+    assert "our team noted for you that you want it to end" in browser.page.text
+    assert "telephone" not in browser.response.text
+    assert answers(browser) == ["keep"]
+
+
 # Links that open nothing.
 
 

@@ -240,6 +240,15 @@ def test_an_unknown_order_and_a_missing_csrf_token_show_the_page_again(
     assert everything(session) == before
 
 
+def test_a_button_that_is_not_on_the_page_orders_nothing(browser: Browser, session: Session, url: str) -> None:
+    before = everything(session)
+    browser.open(url)
+    browser.open(url, "POST", data={**browser.page.form.fields, "order": "undo"})
+    assert "Nothing has been ordered." in browser.page.text
+    assert orders(browser) == ["restart"]
+    assert everything(session) == before
+
+
 def test_a_client_that_calls_itself_a_machine_orders_nothing(
     browser: Browser, session: Session, lapsed: Member, url: str
 ) -> None:
