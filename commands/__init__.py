@@ -19,6 +19,8 @@ COMMANDS = {
     "jobs": "commands.jobs:group",
     "scheduler": "commands.scheduler:command",
     "operator": "commands.operator:group",
+    "backup": "commands.backup:backup",
+    "restore": "commands.backup:restore",
     "doctor": "commands.doctor:command",
     "demo": "commands.demo:command",
 }

@@ -14,7 +14,7 @@ from domain.dates import named_day
 from domain.errors import BadValue, NotFound
 from domain.lifecycle import Answer, Through
 from models import Member, db, for_writing
-from services import columns, decisions, evidence, importing, purging
+from services import columns, decisions, erasure_log, evidence, importing, purging
 from services.installation import installed
 from services.member_file import Naming
 from services.member_rows import COLUMNS
@@ -133,6 +133,7 @@ def erase(external_id: str, yes: bool) -> None:
     for_writing(session)
     done = purging.erase(session, settings, member_id, now)
     session.commit()
+    erasure_log.keep_up(session, settings)
     later = "will be erased as soon as the payment provider has confirmed that charging has stopped"
     click.echo(f"{external_id} was erased" if done else f"{external_id} {later}")
 

@@ -20,7 +20,9 @@ def render_item(kind: str, item: object, autogen_context: object) -> str | bool:
 
 
 def run() -> None:
-    with db.engine.connect().execution_options(for_writing=True) as connection:
+    # A backup is brought up to date before it takes its place: then it is not the application's database.
+    engine = context.config.attributes.get("engine") or db.engine
+    with engine.connect().execution_options(for_writing=True) as connection:
         context.configure(
             connection=connection,
             target_metadata=db.metadata,

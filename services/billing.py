@@ -28,6 +28,9 @@ BATCH = 10
 FIRST_BACKOFF = timedelta(minutes=1)
 LONGEST_BACKOFF = timedelta(hours=6)
 
+RESTORED = "the database was restored: look at the provider whether this has been done, then try again"
+"""The error of an order that waited when a backup was made (services/restoring.py)."""
+
 
 @dataclass(frozen=True, slots=True)
 class Claimed:
@@ -238,6 +241,8 @@ def backoff(attempts: int) -> timedelta:
 def retry(session: Session, order_id: int, now: datetime) -> None:
     """Queue a failed order again, under a new key: the provider has refused the old one for good.
 
+    One that a restore has held back keeps its key: if the provider has carried it out, it says so and does no more.
+
     Raises Refused when it has not failed, or when a later order of the member has been carried out since.
     """
     row = session.scalar(select(BillingOrder).where(BillingOrder.id == order_id).with_for_update())
@@ -254,8 +259,9 @@ def retry(session: Session, order_id: int, now: datetime) -> None:
     )
     if later is not None:
         raise Refused(f"billing order {order_id} is out of date: order {later} of the same member came after it")
-    row.key = f"{row.key}:{row.attempts}"
-    row.state, row.due_at = OrderState.QUEUED, now
+    if row.error != RESTORED:
+        row.key = f"{row.key}:{row.attempts}"
+    row.state, row.due_at, row.error = OrderState.QUEUED, now, None
     session.flush()
 
 

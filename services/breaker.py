@@ -14,10 +14,13 @@ from sqlalchemy import Select, SelectBase, func, literal_column, select, union_a
 from sqlalchemy.orm import Session
 
 from domain.lifecycle import CampaignState, HoldReason
-from models import Campaign, Member, UseFeed
+from models import Campaign, JobRun, Member, UseFeed
 from models.member import paying_and_not_exempt
 from services.selection import paying
 from settings import Settings
+
+RESTORE = "restore"
+"""The name under which ``job_run`` remembers a restore, with the month it was made in."""
 
 JUMP = 3
 GROWN = 1.5
@@ -38,6 +41,7 @@ def check(session: Session, settings: Settings, campaign: Campaign, concerned: i
     A reason that an operator has released holds again only when its figure has grown by half.
     """
     for hold in (
+        _restored(session, campaign),
         _feed_silent(session, settings, now),
         _too_many(session, settings, concerned),
         _share_jumped(session, settings, campaign, concerned),
@@ -67,6 +71,12 @@ def waits_for_feed(session: Session, settings: Settings, deadline: datetime, now
         return True, None
     facts = {"source": behind.source, "complete_through": behind.complete_through.isoformat()}
     return True, Hold(HoldReason.FEED_INCOMPLETE, waited / timedelta(days=1), facts)
+
+
+def _restored(session: Session, campaign: Campaign) -> Hold | None:
+    """A round of the month of a restore may rest on what has changed since the backup (services/restoring.py)."""
+    restored = session.get(JobRun, (RESTORE, campaign.month)) is not None
+    return Hold(HoldReason.RESTORED, 1, {}) if restored else None
 
 
 def _feed_silent(session: Session, settings: Settings, now: datetime) -> Hold | None:

@@ -185,6 +185,19 @@ def hold_open(session: Session, campaign_id: int, reason: breaker.Hold, now: dat
         _hold(session, campaign, reason, now)
 
 
+def hold_after_restore(session: Session, now: datetime) -> list[str]:
+    """Hold every round that is not over, also one that was held or released before; returns their months."""
+    unfinished = (CampaignState.DRAFT, CampaignState.HELD, CampaignState.OPEN)
+    months = []
+    for campaign in session.scalars(
+        select(Campaign).where(Campaign.state.in_(unfinished)).order_by(Campaign.month).with_for_update()
+    ).all():
+        campaign.released = {why: at for why, at in (campaign.released or {}).items() if why != HoldReason.RESTORED}
+        _hold(session, campaign, breaker.Hold(HoldReason.RESTORED, 1, {}), now)
+        months.append(campaign.month)
+    return months
+
+
 def any_finished(session: Session) -> bool:
     return session.scalar(_finished().limit(1)) is not None
 

@@ -48,7 +48,7 @@ from models import (
     insert,
 )
 from models.base import UTCDateTime
-from services import billing, events, outbox
+from services import billing, erasure_log, events, outbox
 from services.cases import live_case, lock, lock_members
 from services.decisions import is_billed
 from services.erasure import digests
@@ -86,7 +86,7 @@ def warn_purge(session: Session, settings: Settings, now: datetime) -> int:
 
 
 def purge(session: Session, settings: Settings, now: datetime, commit: Callable[[], None]) -> int:
-    """Erase everybody who is due, in windows; ``commit`` is called after each."""
+    """Erase everybody who is due, in windows; ``commit`` is called after each. A restore is told of it, too."""
     purged = 0
     while True:
         for_writing(session)
@@ -97,7 +97,9 @@ def purge(session: Session, settings: Settings, now: datetime, commit: Callable[
         purged += count
     for_writing(session)
     _forget_addresses(session, now)
+    committed = erasure_log.missing(session, settings)
     commit()
+    erasure_log.write_down(settings, committed)
     return purged
 
 
@@ -144,6 +146,14 @@ def erase(session: Session, settings: Settings, member_id: int, now: datetime) -
     session.flush()
     events.record(session, "erasure_requested", now, member_id=member_id)
     return bool(_purge_window(session, settings, and_(Member.id == member_id, _asked_for_it()), now))
+
+
+def purge_these(session: Session, settings: Settings, member_ids: list[int], now: datetime) -> int:
+    """Erase members whose erasure has been carried out before: what a restore has brought back (services/restoring.py).
+
+    Nothing else is asked of them; the caller has closed what they had open.
+    """
+    return _purge_window(session, settings, and_(Member.id.in_(member_ids), Member.status != MemberStatus.PURGED), now)
 
 
 def _had_ten_months(now: datetime) -> Any:

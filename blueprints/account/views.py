@@ -11,7 +11,7 @@ from domain.errors import Refused
 from domain.lifecycle import MemberStatus, Through
 from domain.links import Purpose, masked
 from models import Case, Member, db, for_writing
-from services import account, decisions, magic_links, purging, wording
+from services import account, decisions, erasure_log, magic_links, purging, wording
 from services.installation import installed, wake
 
 blueprint = Blueprint("account", __name__)
@@ -111,6 +111,7 @@ def erase_now(token: str) -> str | tuple[str, int]:
         return render_template("account/too_late.html"), 410
     erased = purging.erase(db.session(), here.settings, link.member_id, now)
     db.session.commit()
+    erasure_log.keep_up(db.session(), here.settings)
     wake()
     session.pop("next", None)
     logout_user()
