@@ -5,6 +5,7 @@ line that names the setting and what would be right. docs/settings.md lists them
 """
 
 import os
+import re
 import secrets
 from datetime import date, timedelta
 from pathlib import Path
@@ -17,6 +18,7 @@ from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 from domain.dates import start_of_day
 from domain.policy import Policy
+from domain.return_path import LONGEST_LOCAL_PART
 
 ROOT = Path(__file__).resolve().parent
 
@@ -66,6 +68,15 @@ def _no_line_break(value: str) -> str:
     return value
 
 
+def _bounce_address(value: str) -> str:
+    local, _, host = value.rpartition("@")
+    if not re.fullmatch(r"[A-Za-z0-9._-]+", local) or not re.fullmatch(r"[A-Za-z0-9.-]+", host):
+        raise ValueError("write it like bounces@example.org; a plus and what names the message are put in by itself")
+    if len(local) > LONGEST_LOCAL_PART:
+        raise ValueError(f"at most {LONGEST_LOCAL_PART} characters may stand before the @: 33 more are put in")
+    return value
+
+
 CommaSeparated = Annotated[tuple[str, ...], NoDecode]
 Line = Annotated[str, AfterValidator(_no_line_break)]
 
@@ -108,6 +119,7 @@ class Settings(BaseSettings):
     mail_use_tls: bool = False
     mail_use_ssl: bool = False
     mail_default_sender: Line = "membership@localhost"
+    bounce_address: Annotated[str, AfterValidator(_bounce_address)] | None = None
 
     billing: Literal["local"] = "local"
 

@@ -18,7 +18,10 @@ class Clock(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Mail:
-    """One message as it goes out, rendered. Addresses and header values hold no line breaks."""
+    """One message as it goes out, rendered. Addresses and header values hold no line breaks.
+
+    ``return_path`` is where bounces go, if not to the sender; ``calendar`` is an iCalendar to attach.
+    """
 
     to: str
     subject: str
@@ -26,6 +29,8 @@ class Mail:
     html: str
     message_id: str
     headers: Mapping[str, str]
+    return_path: str | None = None
+    calendar: str | None = None
 
 
 @dataclass(frozen=True, slots=True)

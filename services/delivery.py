@@ -12,17 +12,15 @@ ends.
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from email.utils import format_datetime
 
 from jinja2 import TemplateError
 from sqlalchemy.orm import Session
 
 from domain.ports import Clock, Mail, MailConnection, Mailer, MailResult
 from models import for_writing
-from services import dispatch
+from services import dispatch, letters
 from services.dispatch import Claimed
 from services.mail_words import Facts
-from services.rendering import render
 from settings import Settings
 
 BATCH = 50
@@ -131,21 +129,13 @@ class _Run:
     def _mail(self, ready: _Ready) -> Mail | None:
         claimed, now = ready.claimed, self._clock.now()
         try:
-            rendered = render(self._settings, claimed.kind, claimed.locale, ready.facts, claimed.link, now)
+            return letters.compose(self._settings, claimed, ready.facts, now)
         except NOT_TO_BE_RENDERED as error:
             for_writing(self._session)
             dispatch.fail(self._session, claimed, f"cannot be rendered: {type(error).__name__}: {error}", now)
             self._commit()
             self.done.failed += 1
             return None
-        return Mail(
-            to=claimed.to_address or "",
-            subject=rendered.subject,
-            text=rendered.text,
-            html=rendered.html,
-            message_id=claimed.message_id,
-            headers={"Date": format_datetime(now)},
-        )
 
     def _record(self, claimed: Claimed, result: MailResult) -> None:
         for_writing(self._session)

@@ -15,7 +15,7 @@ from datetime import datetime, timedelta
 from typing import Any
 
 from sqlalchemy import ColumnElement, Select, and_, case, exists, func, literal, or_, select, update
-from sqlalchemy.orm import Session
+from sqlalchemy.orm import Session, aliased
 
 from domain import dates
 from domain.lifecycle import CampaignState, MessageState
@@ -33,11 +33,15 @@ MAX_ATTEMPTS = 20
 FIRST_RETRY = timedelta(minutes=1)
 LONGEST_RETRY = timedelta(hours=6)
 DEAD_MAILBOX = (550, 551, 553)
+FOLLOW_A_WARNING = (Kind.REMINDER, Kind.LAST_CALL, Kind.DEADLINE_MOVED, Kind.WITHDRAWN)
 
 
 @dataclass(frozen=True, slots=True)
 class Claimed:
-    """A message this process holds, with all that its templates show. ``link`` is the one absolute link in it."""
+    """A message this process holds, with all that its templates show. ``link`` is the one absolute link in it.
+
+    ``thread`` is the Message-ID of the warning that it follows, where its kind follows one.
+    """
 
     id: int
     public_id: str
@@ -54,6 +58,7 @@ class Claimed:
     campaign: Campaign | None = None
     operator: Operator | None = None
     link: str | None = None
+    thread: str | None = None
 
 
 def claim(session: Session, settings: Settings, now: datetime, limit: int) -> list[Claimed]:
@@ -92,7 +97,7 @@ def claim(session: Session, settings: Settings, now: datetime, limit: int) -> li
         ),
     )
     rows = session.execute(
-        _joined(Message, Member, Case, Campaign, Operator)
+        _joined(Message, Member, Case, Campaign, Operator, _warning_before())
         .outerjoin(Operator, Operator.id == Message.operator_id)
         .where(Message.lease_token == token)
         .order_by(Message.priority, Message.due_at, Message.id)
@@ -115,8 +120,9 @@ def claim(session: Session, settings: Settings, now: datetime, limit: int) -> li
             campaign=campaign or _campaign(session, message),
             operator=operator,
             link=links.for_message(session, settings, message, member, case_, now),
+            thread=thread,
         )
-        for message, member, case_, campaign, operator in rows
+        for message, member, case_, campaign, operator, thread in rows
     ]
 
 
@@ -222,6 +228,24 @@ def _joined(*columns: Any) -> Select[Any]:
         .outerjoin(Case, Case.id == Message.case_id)
         .outerjoin(Member, Member.id == Message.member_id)
         .outerjoin(Campaign, Campaign.id == Case.campaign_id)
+    )
+
+
+def _warning_before() -> ColumnElement[str | None]:
+    """The Message-ID of the warning that went to the same address: mail programs show what follows beneath it."""
+    warning = aliased(Message)
+    return (
+        select(warning.message_id)
+        .where(
+            Message.kind.in_(FOLLOW_A_WARNING),
+            warning.case_id == Message.case_id,
+            warning.kind == Kind.WARNING,
+            warning.to_address == Message.to_address,
+            warning.state == MessageState.SENT,
+        )
+        .order_by(warning.sent_at.desc())
+        .limit(1)
+        .scalar_subquery()
     )
 
 

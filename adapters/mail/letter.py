@@ -6,7 +6,9 @@ also writes the local part of an address as an encoded word, which is no address
 
 import re
 from email.charset import QP, Charset
+from email.encoders import encode_base64
 from email.header import Header
+from email.mime.base import MIMEBase
 from email.mime.multipart import MIMEMultipart
 from email.mime.text import MIMEText
 from email.policy import SMTPUTF8, Compat32
@@ -55,14 +57,16 @@ class Letter(flask_mail.Message):
     def __init__(self, mail: Mail, sender: str) -> None:
         self.recipient = envelope_address(mail.to)
         name, address = parseaddr(sender)
-        self.envelope_sender = envelope_address(address)
+        self.from_address = envelope_address(address)
+        self.envelope_sender = envelope_address(mail.return_path) if mail.return_path else self.from_address
         self.sender_name = one_line(name)
+        self.calendar = mail.calendar
         super().__init__(
             subject=one_line(mail.subject),
             recipients=[self.recipient],
             body=mail.text,
             html=mail.html,
-            sender=self.envelope_sender,
+            sender=self.from_address,
             extra_headers={name: one_line(value) for name, value in mail.headers.items()},
         )
         self.msgId = one_line(mail.message_id)
@@ -74,12 +78,10 @@ class Letter(flask_mail.Message):
     @property
     def needs_smtputf8(self) -> bool:
         """Whether an address has letters beyond ASCII before its @: only a server with SMTPUTF8 can take it."""
-        return not (self.recipient.isascii() and self.envelope_sender.isascii())
+        return not (self.recipient + self.from_address + self.envelope_sender).isascii()
 
     def as_bytes(self) -> bytes:
-        letter = MIMEMultipart("alternative", policy=WIRE)
-        letter.attach(MIMEText(self.body or "", "plain", QUOTED_PRINTABLE, policy=WIRE))  # type: ignore[arg-type]
-        letter.attach(MIMEText(self.html or "", "html", QUOTED_PRINTABLE, policy=WIRE))  # type: ignore[arg-type]
+        letter = self._text_and_html() if self.calendar is None else self._with_calendar(self.calendar)
         headers = {
             "Subject": self.subject,
             "From": self._from(),
@@ -99,10 +101,27 @@ class Letter(flask_mail.Message):
             letter[name] = encoded
         return letter.as_bytes()
 
+    def _text_and_html(self) -> MIMEMultipart:
+        both = MIMEMultipart("alternative", policy=WIRE)
+        both.attach(MIMEText(self.body or "", "plain", QUOTED_PRINTABLE, policy=WIRE))  # type: ignore[arg-type]
+        both.attach(MIMEText(self.html or "", "html", QUOTED_PRINTABLE, policy=WIRE))  # type: ignore[arg-type]
+        return both
+
+    def _with_calendar(self, calendar: str) -> MIMEMultipart:
+        attached = MIMEBase("text", "calendar", charset="utf-8", method="PUBLISH", policy=WIRE)
+        # As Base64, because the line breaks of an iCalendar are part of it.
+        attached.set_payload(calendar.encode())
+        encode_base64(attached)
+        attached["Content-Disposition"] = 'attachment; filename="deadline.ics"'
+        mixed = MIMEMultipart("mixed", policy=WIRE)
+        mixed.attach(self._text_and_html())
+        mixed.attach(attached)
+        return mixed
+
     def _from(self) -> str:
         if not self.sender_name:
-            return self.envelope_sender
+            return self.from_address
         if self.needs_smtputf8:
             quoted = self.sender_name.replace("\\", "").replace('"', "")
-            return f'"{quoted}" <{self.envelope_sender}>'
-        return formataddr((self.sender_name, self.envelope_sender))
+            return f'"{quoted}" <{self.from_address}>'
+        return formataddr((self.sender_name, self.from_address))
