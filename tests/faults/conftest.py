@@ -7,8 +7,7 @@ from pathlib import Path
 import pytest
 
 from tests.conftest import NOW
-from tests.doubles import SmtpCatcher
-from tests.faults.harness import Site
+from tests.faults.harness import Deadly, Site
 
 
 @pytest.fixture(scope="session")
@@ -17,7 +16,15 @@ def long() -> bool:
 
 
 @pytest.fixture
-def site(database_url: str, tmp_path: Path, smtp: SmtpCatcher) -> Iterator[Site]:
+def smtp() -> Iterator[Deadly]:
+    catcher = Deadly()
+    catcher.start()
+    yield catcher
+    catcher.stop()
+
+
+@pytest.fixture
+def site(database_url: str, tmp_path: Path, smtp: Deadly) -> Iterator[Site]:
     found = Site(database_url, tmp_path, smtp, NOW)
     yield found
     found.close()

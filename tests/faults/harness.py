@@ -19,6 +19,8 @@ from threading import Event
 from time import monotonic
 from urllib.parse import urlencode, urljoin
 
+from aiosmtpd.smtp import SMTP, Envelope
+from aiosmtpd.smtp import Session as SmtpSession
 from flask import Flask
 from sqlalchemy import func, select
 from sqlalchemy.orm import Session
@@ -55,10 +57,23 @@ def free_port() -> int:
         return int(free.getsockname()[1])
 
 
+class Deadly(SmtpCatcher):
+    """A mail server that tells the test of each mail between having accepted it and saying so."""
+
+    on_accepted: Callable[[int], None] | None = None
+
+    async def handle_DATA(self, server: SMTP, session: SmtpSession, envelope: Envelope) -> str:
+        before = len(self.mails)
+        reply = await super().handle_DATA(server, session, envelope)
+        if self.on_accepted is not None and len(self.mails) > before:
+            self.on_accepted(len(self.mails))
+        return reply
+
+
 class Site:
     """A service in Berlin whose rounds open by themselves. ``app`` is a process of it inside the test."""
 
-    def __init__(self, url: str, folder: Path, smtp: SmtpCatcher, now: datetime, **changes: object) -> None:
+    def __init__(self, url: str, folder: Path, smtp: Deadly, now: datetime, **changes: object) -> None:
         self.smtp, self.folder, self.port = smtp, folder, free_port()
         self.clock = ShiftedClock(folder / "clock")
         self.clock.travel(now)

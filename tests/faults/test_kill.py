@@ -1,15 +1,19 @@
 """SIGKILL in the middle of everything: jobs, the scheduler, a server that takes answers. It goes on, and adds up."""
 
+import signal
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import partial
+from subprocess import Popen
 
 from sqlalchemy import select, update
 
 from domain.lifecycle import Answer, Through
-from models import Case, Member
+from models import Case, JobRun, Member
 from services import decisions, returning
 from tests import factories
 from tests.factories import at
-from tests.faults.harness import Site, check
+from tests.faults.harness import KILLED, PATIENCE, Site, Visitor, check, eventually
 
 ASKED = at("2026-06-03 10:00")
 DEAD = "no-such-mailbox@example.org"
@@ -121,5 +125,120 @@ def test_every_job_killed_in_the_middle_of_its_work_goes_on_where_it_was(site: S
         purged = session.scalars(select(Member.name).where(Member.status == "purged")).all()
     assert sorted(filter(None, left)) == ["dead", "keeps", "returns", "undoes", "uses", "uses it"]
     assert purged == [None] * len(LAPSED)
-    print(site.kills)
     assert site.kills >= (200 if long else 8)
+
+
+def test_the_scheduler_killed_while_the_server_has_a_mail_and_has_not_said_so(site: Site, long: bool) -> None:
+    """The one window in which a mail may go out twice: at most one for each kill, under the Message-ID it had."""
+    names = [f"silent-{number}" for number in range(24 if long else 8)]
+    with site.session() as session:
+        for name in names:
+            factories.dormant(session, external_id=name, email=f"{name}@example.org", billing_ref=name)
+        factories.live_feed(session, site.now)
+    site.run("draft-campaign")
+    kill_after = range(2, 24, 2) if long else (3, 5)
+    for accepted in kill_after:
+        with site.running("flask", "scheduler") as process:
+            site.smtp.on_accepted = partial(kill_after_mail, site, process, accepted)
+            assert process.wait(PATIENCE) == KILLED
+        site.smtp.on_accepted = None
+        site.wait_for_leases()
+    with site.running("flask", "scheduler") as process:
+        eventually(lambda: site.unsent() == 0)
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(10) == 0
+    duplicates = check(site, kinds={name: ["warning"] for name in names}, orders={})
+    assert duplicates == len(kill_after)
+
+    # Month end, with the scheduler dying in the middle of it and another coming a quarter of an hour later.
+    site.travel(at("2026-07-01 02:00"))
+    feed(site)
+    die_at = range(8, 60, 6) if long else (25,)
+    for points in die_at:
+        with site.running("flask", "scheduler", DIE_AT=str(points)) as process:
+            assert process.wait(PATIENCE) == KILLED
+        site.wait_for_leases()
+    with site.running("flask", "scheduler"):
+        eventually(lambda: closed(site))
+    site.wait_for_leases()
+    site.run("settle-billing", "deliver")
+    check(site, kinds={name: ["warning", "lapsed"] for name in names}, orders={name: ["stop"] for name in names})
+
+
+def kill_after_mail(site: Site, process: Popen[str], last: int, accepted: int) -> None:
+    if accepted == last:
+        site.kill(process)
+
+
+def closed(site: Site) -> bool:
+    with site.session() as session:
+        row = session.get(JobRun, ("close", "2026-06"))
+        return row is not None and row.finished_at is not None
+
+
+def test_a_server_killed_while_members_answer_and_come_back(site: Site, long: bool) -> None:
+    """Who pressed and saw the line break looks again, and presses again if the page says that nothing was saved."""
+    keep, end = ([f"{wish}-{number}" for number in range(8 if long else 3)] for wish in ("keeps", "ends"))
+    with site.session() as session:
+        for name in (*keep, *end):
+            factories.dormant(session, external_id=name, email=f"{name}@example.org", billing_ref=name)
+        factories.live_feed(session, site.now)
+    site.run("draft-campaign", "deliver")
+    site.travel(at("2026-06-04 10:00"))
+    die_at = "20-60"
+    with site.served(DIE_AT=die_at) as server, ThreadPoolExecutor(4) as visitors:
+        for done in [visitors.submit(answered, site, name) for name in (*keep, *end)]:
+            done.result()
+        site.kill(server)
+    site.wait_for_leases()
+    site.run("settle-billing", "deliver")
+    kinds = {name: ["warning", f"receipt_{'keep' if name in keep else 'lapse'}"] for name in (*keep, *end)}
+    orders = {name: ["stop"] for name in end}
+    check(site, kinds=kinds, orders=orders, connections=2)
+
+    site.travel(at("2026-07-01 02:00"))
+    feed(site)
+    site.run("close", "deliver")
+    site.travel(at("2026-07-02 10:00"))
+    with site.served(DIE_AT=die_at) as server, ThreadPoolExecutor(4) as visitors:
+        for done in [visitors.submit(came_back, site, name) for name in end]:
+            done.result()
+        site.kill(server)
+    site.wait_for_leases()
+    site.run("settle-billing", "deliver")
+    kinds = {name: found + ["lapsed", "welcome_back"] * (name in end) for name, found in kinds.items()}
+    check(site, kinds=kinds, orders={name: ["stop", "restart"] for name in end}, connections=2)
+    assert site.kills >= (10 if long else 2)
+
+
+def answered(site: Site, name: str) -> None:
+    visitor, wish = Visitor(), "keep" if name.startswith("keeps") else "lapse"
+    link = site.link(f"{name}@example.org", "check-in")
+
+    def saved() -> bool:
+        try:
+            buttons = visitor.open(link).form.buttons
+            if ("answer", wish) in buttons:
+                visitor.press("answer", wish)
+            return ("answer", wish) not in visitor.page.form.buttons
+        except ConnectionError:
+            return False
+
+    eventually(saved)
+
+
+def came_back(site: Site, name: str) -> None:
+    visitor, link = Visitor(), site.link(f"{name}@example.org", "come-back")
+
+    def back() -> bool:
+        try:
+            page = visitor.open(link)
+            buttons = [button for form in page.forms for button in form.buttons]
+            if ("order", "restart") in buttons:
+                visitor.press("order", "restart")
+            with site.session() as session:
+                return member(session, name).status == "active"
+        except ConnectionError:
+            return False
+
+    eventually(back)
