@@ -107,6 +107,13 @@ def close(
             f" WHERE {window} AND c.batch = '{batch}'",
         )
         after = last
+    # The round is over: next month's share of dormant members is held against this one's.
+    _transaction(
+        connection,
+        database,
+        f"UPDATE campaign SET state = 'closed', closed_at = {at(now)}, paying_count = (SELECT count(*) FROM member"
+        " WHERE status = 'active' AND subscription_status = 'active' AND price_minor > 0)",
+    )
 
 
 def members(database: Database, connection: Any, path: Path) -> None:

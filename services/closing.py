@@ -96,27 +96,25 @@ def _look_before_closing(
     """The breaker, before any silent case of this deadline ends. False: they have to wait for the use feed."""
     waits, waited_too_long = breaker.waits_for_feed(session, settings, deadline, now)
     done.waiting_for_feed = done.waiting_for_feed or waits
-    concerned = session.execute(
+    warned = session.execute(
         select(Campaign, func.count())
         .join(Case, Case.campaign_id == Campaign.id)
-        .join(Member, Member.id == Case.member_id)
-        .where(
-            Campaign.state == CampaignState.OPEN,
-            Case.deadline_at == deadline,
-            Case.warned_at.is_not(None),
-            facts_hold(settings),
-        )
+        .where(Campaign.state == CampaignState.OPEN, *_warned_and_silent(deadline))
         .group_by(Campaign.id)
         .order_by(Campaign.month)
     ).all()
-    blocked = bool(concerned) and waits and waited_too_long is None
+    blocked = bool(warned) and waits and waited_too_long is None
     wrong: list[tuple[int, breaker.Hold]] = []
-    for campaign, count in concerned:
+    for campaign, at_most in warned:
         hold = waited_too_long
         if hold is not None and breaker.is_released(campaign, hold):
             hold = None
         if hold is None and not blocked:
-            hold = breaker.check(session, settings, campaign, count, now)
+            hold = breaker.check(session, settings, campaign, at_most, now)
+            if hold is not None:
+                # Only those count whose facts still hold. To look at every member is worth it only now.
+                concerned = _concerned(session, settings, deadline, campaign)
+                hold = breaker.check(session, settings, campaign, concerned, now) if concerned else None
         if hold is not None:
             wrong.append((campaign.id, hold))
     session.rollback()
@@ -126,6 +124,25 @@ def _look_before_closing(
             campaigns.hold_open(session, campaign_id, hold, now)
         commit()
     return not blocked
+
+
+def _warned_and_silent(deadline: datetime) -> tuple[ColumnElement[bool], ...]:
+    return (
+        Case.closed_at.is_(None),
+        Case.deadline_at == deadline,
+        Case.warned_at.is_not(None),
+        Case.answer.is_(None),
+    )
+
+
+def _concerned(session: Session, settings: Settings, deadline: datetime, campaign: Campaign) -> int:
+    found = (
+        select(func.count())
+        .select_from(Case)
+        .join(Member, Member.id == Case.member_id)
+        .where(Case.campaign_id == campaign.id, *_warned_and_silent(deadline), facts_hold(settings))
+    )
+    return session.scalar(found) or 0
 
 
 def _settle_finished(session: Session, now: datetime, commit: Callable[[], None]) -> None:
@@ -163,7 +180,7 @@ def _close_window(
     after, last = window
     here = and_(Case.member_id > after, Case.member_id <= last)
     due = and_(Case.closed_at.is_(None), Case.deadline_at == deadline, here)
-    paid_through = _lock(session, due)
+    paid_through = _lock(session, due, window)
     batch = new_batch()
     # The batch alone would say which; the window is what an index finds them by.
     ours = and_(here, Case.batch == batch)
@@ -184,11 +201,12 @@ def _close_window(
         done.rolled += _roll_on(session, settings, due, here, now)
 
 
-def _lock(session: Session, due: ColumnElement[bool]) -> datetime | None:
+def _lock(session: Session, due: ColumnElement[bool], window: tuple[int, int]) -> datetime | None:
     """Lock the members in the order of their ids (on SQLite a writing transaction is alone); how far any has paid."""
     members = (
         select(Member.paid_through)
-        .where(Member.id.in_(select(Case.member_id).where(due)))
+        # The window says it once more, or PostgreSQL reads all members there are.
+        .where(Member.id.in_(select(Case.member_id).where(due)), Member.id > window[0], Member.id <= window[1])
         .order_by(Member.id)
         .with_for_update()
         .subquery()
