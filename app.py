@@ -10,10 +10,12 @@ import blueprints.auth
 import blueprints.banner
 import blueprints.checkin
 import blueprints.comeback
+import blueprints.ending
 import blueprints.errors
 import blueprints.headers
 import blueprints.health
 import blueprints.language
+import blueprints.masking
 import blueprints.programme
 import commands
 from adapters.billing.local import LocalBilling
@@ -30,6 +32,7 @@ PAGES = (
     blueprints.account,
     blueprints.checkin,
     blueprints.comeback,
+    blueprints.ending,
     blueprints.programme,
     blueprints.health,
 )
@@ -82,7 +85,13 @@ def create_app(settings: Settings | None = None, ports: Ports | None = None) -> 
 
         app.register_blueprint(demo.blueprint)
         travelling.init_app(app)
-    for part in (blueprints.banner, blueprints.errors, blueprints.headers, blueprints.language):
+    for part in (
+        blueprints.banner,
+        blueprints.errors,
+        blueprints.headers,
+        blueprints.language,
+        blueprints.masking,
+    ):
         part.init_app(app)
     commands.init_app(app)
     scheduler.start_where_pages_are_served(app)

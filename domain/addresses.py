@@ -2,6 +2,14 @@
 
 import unicodedata
 
+LONGEST = 320
+
+
+def plausible(email: str) -> bool:
+    """Whether somebody may have meant this as an address; whether it is one, a mail shows."""
+    local, _, host = email.rpartition("@")
+    return bool(local and host) and len(email) <= LONGEST and email.isprintable() and " " not in email
+
 
 def address_key(email: str) -> str:
     """What addresses are compared by: NFC, casefolded, the host in its ASCII form (IDNA), no space around it.

@@ -8,9 +8,15 @@ class Purpose(StrEnum):
     SIGN_IN = "sign_in"
     ERASE = "erase"
     COME_BACK = "come_back"
+    END = "end"
+    """No link is made for it: its rows count the requests of the page that ends without signing in."""
 
 
-LIFETIME = {Purpose.SIGN_IN: timedelta(minutes=15), Purpose.ERASE: timedelta(hours=1)}
+LIFETIME = {
+    Purpose.SIGN_IN: timedelta(minutes=15),
+    Purpose.ERASE: timedelta(hours=1),
+    Purpose.END: timedelta(hours=1),
+}
 """A come-back link lives until the member's keep-until instead."""
 
 CHECK_IN_SALT = "check-in"

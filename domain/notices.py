@@ -24,6 +24,7 @@ class Kind(StrEnum):
     # On request.
     SIGN_IN = "sign_in"
     ERASE_CONFIRM = "erase_confirm"
+    END_UNCLEAR = "end_unclear"
     # To operators.
     CAMPAIGN_READY = "campaign_ready"
     APPROVE_BY = "approve_by"

@@ -13,9 +13,9 @@ class MagicLink(Base):
     __tablename__ = "magic_link"
 
     id: Mapped[Id]
-    purpose: Mapped[str] = mapped_column(String(10))
+    purpose: Mapped[str] = mapped_column(String(20))
     member_id: Mapped[int | None] = mapped_column(ForeignKey("member.id"))
-    """Null for a request with an address nobody has: it counts against the limits and nothing is sent."""
+    """Null for a request that only counts against the limits, such as one with an address nobody has."""
 
     token_hash: Mapped[str | None] = mapped_column(String(64), unique=True)
     """SHA-256 of the token; null until the claim of its mail mints one."""

@@ -39,4 +39,6 @@ def for_message(
     if kind in ON_REQUEST and message.magic_link_id is not None:
         token = magic_links.mint_into(session, message.magic_link_id, now)
         return f"{settings.public_url}/{ON_REQUEST[kind]}/{token}"
+    if kind is Kind.END_UNCLEAR:
+        return f"{settings.public_url}/end-membership"
     return None

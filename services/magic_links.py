@@ -36,20 +36,8 @@ def request_sign_in(session: Session, settings: Settings, email: str, ip: str, n
     further requests are passed over in silence. Raises TooMany when one IP asks for more than thirty an hour, which
     says nothing about any address.
     """
-    address = _digest(address_key(email))
-    origin = hmac.new(settings.secret_key.encode(), ip.encode(), sha256).hexdigest()
-    _forget_strangers(session, now)
-    by_origin, by_address = session.execute(
-        select(
-            select(func.count())
-            .where(MagicLink.ip_digest == origin, MagicLink.created_at > now - HOUR)
-            .scalar_subquery(),
-            _asked_lately(Purpose.SIGN_IN, address, now),
-        )
-    ).one()
-    if by_origin >= SIGN_IN_MAILS_PER_IP_AN_HOUR:
-        raise TooMany("Too many sign-in mails were asked for from here. Please try again in an hour.")
-    if by_address >= SIGN_IN_MAILS_PER_ADDRESS_AN_HOUR:
+    link = asked(session, settings, Purpose.SIGN_IN, email, ip, now)
+    if link is None:
         return
 
     # Several may share an address: one mail goes out, and signing in asks which membership is meant.
@@ -59,14 +47,7 @@ def request_sign_in(session: Session, settings: Settings, email: str, ip: str, n
         .order_by(Member.status != MemberStatus.ACTIVE, Member.id)
         .limit(1)
     )
-    link = MagicLink(
-        purpose=Purpose.SIGN_IN,
-        member_id=None if member is None else member.id,
-        address_digest=address,
-        ip_digest=origin,
-        created_at=now,
-        expires_at=now + LIFETIME[Purpose.SIGN_IN],
-    )
+    link.member_id = None if member is None else member.id
     session.add(link)
     session.flush()
     with session.begin_nested() as savepoint:
@@ -81,6 +62,37 @@ def request_sign_in(session: Session, settings: Settings, email: str, ip: str, n
         if member is None:
             # For a stranger the same statements run, take as long, and are taken back.
             savepoint.rollback()
+
+
+def asked(
+    session: Session, settings: Settings, purpose: Purpose, email: str, ip: str, now: datetime
+) -> MagicLink | None:
+    """What a request by somebody unknown adds to the table, where the limits count it; None: enough for this address.
+
+    The row is the caller's to add. Raises TooMany when one IP asks for more than thirty an hour, whatever for.
+    """
+    address = _digest(address_key(email))
+    origin = hmac.new(settings.secret_key.encode(), ip.encode(), sha256).hexdigest()
+    _forget_strangers(session, now)
+    by_origin, by_address = session.execute(
+        select(
+            select(func.count())
+            .where(MagicLink.ip_digest == origin, MagicLink.created_at > now - HOUR)
+            .scalar_subquery(),
+            _asked_lately(purpose, address, now),
+        )
+    ).one()
+    if by_origin >= SIGN_IN_MAILS_PER_IP_AN_HOUR:
+        raise TooMany("Too much was asked for from here. Please try again in an hour.")
+    if by_address >= SIGN_IN_MAILS_PER_ADDRESS_AN_HOUR:
+        return None
+    return MagicLink(
+        purpose=purpose,
+        address_digest=address,
+        ip_digest=origin,
+        created_at=now,
+        expires_at=now + LIFETIME[purpose],
+    )
 
 
 def request_erase(session: Session, member: Member, now: datetime) -> bool:

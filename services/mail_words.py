@@ -128,7 +128,7 @@ def _for_members(settings: Settings, kind: Kind, facts: Facts, now: datetime) ->
 
     return {
         "name": greeting_name(facts.name),
-        "membership": [] if kind == Kind.ERASED else _membership(facts, zone),
+        "membership": [] if kind in (Kind.ERASED, Kind.END_UNCLEAR) else _membership(facts, zone),
         "ends_by_silence": settings.on_silence == "lapse",
         "price": wording.price(facts.price_minor, facts.currency, facts.interval) if priced else None,
         "warned": worded(wording.short_date, facts.warned_at),

@@ -44,6 +44,9 @@ MAILED = {
     Kind.RECEIPT_LAPSE: lazy_gettext("We confirmed your answer by e-mail."),
     Kind.LAPSED: lazy_gettext("We told you by e-mail that your membership has ended, and what is saved."),
     Kind.USED_AFTER_END: lazy_gettext("We asked you by e-mail whether the end you chose still holds."),
+    Kind.END_UNCLEAR: lazy_gettext(
+        "We asked you by e-mail which membership somebody wanted to end without signing in."
+    ),
     Kind.WELCOME_BACK: lazy_gettext("We confirmed your return by e-mail."),
     Kind.LAST_CHANCE: lazy_gettext("We told you by e-mail until when your data is saved."),
 }

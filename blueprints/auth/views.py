@@ -6,6 +6,7 @@ from werkzeug.wrappers import Response
 
 from blueprints.auth.paths import after_sign_in, is_local
 from blueprints.auth.session import sign_in_as
+from domain.addresses import plausible
 from domain.links import LIFETIME, Purpose
 from models import Member, db, for_writing
 from services import magic_links
@@ -29,7 +30,7 @@ def sign_in() -> Response | str:
 @blueprint.post("/sign-in")
 def request_link() -> str | tuple[str, int]:
     email = request.form.get("email", "").strip()
-    if not _plausible(email):
+    if not plausible(email):
         return render_template("auth/sign_in.html", email=email, wrong=True), 400
     here = installed()
     for_writing(db.session())
@@ -126,9 +127,3 @@ def _choice() -> list[Member]:
 def _too_late() -> tuple[str, int]:
     """A link that was used, is too old or was never made: the same page, with the way to a new one."""
     return render_template("auth/too_late.html"), 410
-
-
-def _plausible(email: str) -> bool:
-    """Only what cannot be an address is sent back; whether it is one, the mail shows."""
-    local, _, host = email.rpartition("@")
-    return bool(local and host) and len(email) <= 320 and email.isprintable() and " " not in email

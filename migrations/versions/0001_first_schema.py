@@ -202,7 +202,7 @@ def upgrade() -> None:
     )
     op.create_table('magic_link',
     sa.Column('id', INTEGER, nullable=False),
-    sa.Column('purpose', sa.String(length=10), nullable=False),
+    sa.Column('purpose', sa.String(length=20), nullable=False),
     sa.Column('member_id', INTEGER, nullable=True),
     sa.Column('token_hash', sa.String(length=64), nullable=True),
     sa.Column('address_digest', sa.String(length=64), nullable=False),
@@ -210,7 +210,7 @@ def upgrade() -> None:
     sa.Column('created_at', sa.DateTime(timezone=True), nullable=False),
     sa.Column('expires_at', sa.DateTime(timezone=True), nullable=False),
     sa.Column('used_at', sa.DateTime(timezone=True), nullable=True),
-    sa.CheckConstraint("purpose IN ('sign_in', 'erase', 'come_back')", name=op.f('ck_magic_link_purpose')),
+    sa.CheckConstraint("purpose IN ('sign_in', 'erase', 'come_back', 'end')", name=op.f('ck_magic_link_purpose')),
     sa.ForeignKeyConstraint(['member_id'], ['member.id'], name=op.f('fk_magic_link_member_id')),
     sa.PrimaryKeyConstraint('id', name=op.f('pk_magic_link')),
     sa.UniqueConstraint('token_hash', name=op.f('uq_magic_link_token_hash'))
@@ -331,7 +331,7 @@ def upgrade() -> None:
     sa.Column('smtp_reply', sa.Text(), nullable=True),
     sa.Column('sent_at', sa.DateTime(timezone=True), nullable=True),
     sa.CheckConstraint("(state = 'sending') = (lease_token IS NOT NULL)", name=op.f('ck_message_sending_has_lease')),
-    sa.CheckConstraint("kind IN ('warning', 'reminder', 'last_call', 'deadline_moved', 'withdrawn', 'returned', 'receipt_keep', 'receipt_lapse', 'lapsed', 'used_after_end', 'welcome_back', 'last_chance', 'erased', 'sign_in', 'erase_confirm', 'campaign_ready', 'approve_by', 'needs_attention')", name=op.f('ck_message_kind')),
+    sa.CheckConstraint("kind IN ('warning', 'reminder', 'last_call', 'deadline_moved', 'withdrawn', 'returned', 'receipt_keep', 'receipt_lapse', 'lapsed', 'used_after_end', 'welcome_back', 'last_chance', 'erased', 'sign_in', 'erase_confirm', 'end_unclear', 'campaign_ready', 'approve_by', 'needs_attention')", name=op.f('ck_message_kind')),
     sa.CheckConstraint("state <> 'sent' OR (sent_at IS NOT NULL AND smtp_reply IS NOT NULL)", name=op.f('ck_message_sent_has_reply')),
     sa.CheckConstraint("state IN ('queued', 'sending', 'sent', 'failed', 'bounced', 'obsolete')", name=op.f('ck_message_state')),
     sa.ForeignKeyConstraint(['campaign_id'], ['campaign.id'], name=op.f('fk_message_campaign_id')),

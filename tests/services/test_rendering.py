@@ -36,6 +36,7 @@ LINKS = {
     **dict.fromkeys((Kind.LAPSED, Kind.LAST_CHANCE), "come-back"),
     Kind.SIGN_IN: "sign-in",
     Kind.ERASE_CONFIRM: "account/erase",
+    Kind.END_UNCLEAR: "end-membership",
 }
 """Which page each kind links to; the others have no link. services/links.py makes them."""
 
