@@ -1,4 +1,4 @@
-"""The outbox of mail. A row is written in the transaction of the change that causes the mail, and never holds a link."""
+"""The outbox of mail. A row is written in the transaction of the change that causes the mail; it never holds a link."""
 
 from datetime import datetime
 
