@@ -4,7 +4,7 @@ from collections.abc import Iterable
 from urllib.parse import urlsplit
 from wsgiref.types import StartResponse, WSGIApplication, WSGIEnvironment
 
-from flask import Flask, Response, request
+from flask import Flask, Response, request, session
 from werkzeug.middleware.proxy_fix import ProxyFix
 
 from settings import Settings
@@ -41,7 +41,8 @@ def init_app(app: Flask) -> None:
             response.headers.setdefault(name, value)
         if https:
             response.headers.setdefault("Strict-Transport-Security", "max-age=31536000")
-        if request.endpoint not in PUBLIC_PAGES:
+        # A public page shows whoever is signed in their notice.
+        if request.endpoint not in PUBLIC_PAGES or (request.endpoint != "static" and "_user_id" in session):
             response.headers.setdefault("Cache-Control", "no-store")
         if "token" in (request.view_args or {}) or request.endpoint not in PUBLIC_PAGES:
             response.headers.setdefault("X-Robots-Tag", "noindex")

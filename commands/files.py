@@ -10,7 +10,7 @@ from typing import IO
 
 import click
 
-from commands.output import FORMULA
+from commands.output import disarmed
 from domain.errors import BadValue
 from services.reading import Counts, Progress, Reject
 
@@ -33,7 +33,7 @@ class Rejects:
         self.count += 1
         if self._writer is not None:
             cells = (reject.external_id or "", reject.reason, reject.row)
-            self._writer.writerow([reject.line, *(f"'{cell}" if cell.startswith(FORMULA) else cell for cell in cells)])
+            self._writer.writerow([reject.line, *(disarmed(cell) for cell in cells)])
         elif self.count <= SAID:
             self._first.append(reject)
 

@@ -10,7 +10,7 @@ from typing import IO, Any
 
 import click
 
-FORMULA = ("=", "+", "-", "@", "\t", "\r")
+FORMULA = ("=", "+", "-", "@", "\t", "\n")
 """What a spreadsheet takes for the beginning of a formula."""
 
 
@@ -56,10 +56,16 @@ def _cell(value: object) -> str:
     return "-" if value is None else " ".join(str(value).split())
 
 
+def disarmed(text: str) -> str:
+    """A cell that no spreadsheet runs. A bare carriage return would begin a row, and Python's csv does not quote it."""
+    text = text.replace("\r", "\n")
+    return f"'{text}" if text.startswith(FORMULA) else text
+
+
 def _safe(value: object) -> object:
     if isinstance(value, datetime | date):
         return value.isoformat()
-    return f"'{value}" if isinstance(value, str) and value.startswith(FORMULA) else value
+    return disarmed(value) if isinstance(value, str) else value
 
 
 def _plain(value: object) -> object:
