@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.databases import Database
+from services import closing
 
 BLOCK = 10_000
 
@@ -67,12 +68,13 @@ def approve(database: Database, connection: Any, campaign: int, now: datetime, d
 def close(
     database: Database, connection: Any, deadline: datetime, warned_by: datetime, keep_until: datetime, now: datetime
 ) -> None:
-    """In windows of 5,000 cases by member id, each a transaction."""
+    """In the same windows of member ids as ours, each a transaction."""
     at, after = database.instant, 0
     while True:
         (last,) = connection.execute(
             "SELECT max(member_id) FROM (SELECT member_id FROM member_case WHERE closed_at IS NULL"
-            f" AND deadline_at = {at(deadline)} AND member_id > {after} ORDER BY member_id LIMIT 5000) AS due"
+            f" AND deadline_at = {at(deadline)} AND member_id > {after} ORDER BY member_id LIMIT {closing.WINDOW}"
+            ") AS due"
         ).fetchone()
         if last is None:
             break

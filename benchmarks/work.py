@@ -70,7 +70,7 @@ class Draft(Work):
         self.expect("SELECT count(*) FROM member_case", self._dormant)
         self.expect("SELECT count(*) FROM event WHERE code = 'case_opened'", self._dormant)
         self.expect("SELECT count(*) FROM campaign WHERE state = 'draft'", 1)
-        _empty(self.database)
+        empty(self.database)
 
     def approval(self) -> "Approve":
         """The draft, to be approved again and again; its ``end`` takes the draft back."""
@@ -103,7 +103,7 @@ class Approve:
         self._draft.database.tidy()
 
     def end(self) -> None:
-        _empty(self._draft.database)
+        empty(self._draft.database)
 
 
 class Close(Work):
@@ -137,7 +137,7 @@ class Close(Work):
         database.tidy()
 
     def __exit__(self, *exc: object) -> None:
-        _empty(self.database)
+        empty(self.database)
         super().__exit__(*exc)
 
     def ours(self) -> None:
@@ -206,9 +206,10 @@ class _Listening(AbstractContextManager[None]):
 class Members(Work):
     """The first import, into an empty database that every turn gets anew."""
 
-    def __init__(self, make: Callable[[], Database], path: Path, count: int) -> None:
+    def __init__(self, make: Callable[[], Database], path: Path) -> None:
         super().__init__(make())
-        self._make, self._path, self._count = make, path, count
+        self._make, self._path = make, path
+        self._count = _rows(path)
 
     def ours(self) -> None:
         counts = import_members(self.session, self.settings, self._path, NOW, commit=self.session.commit).counts
@@ -219,17 +220,17 @@ class Members(Work):
 
     def undo(self) -> None:
         self.expect("SELECT count(*) FROM member", self._count)
-        super().__exit__()
+        self.__exit__()
         super().__init__(self._make())
 
 
 class Activity(Work):
     """A day's uses, of members who were all seen before; every turn has a later day."""
 
-    def __init__(self, database: Database, days: Iterator[Path], count: int) -> None:
+    def __init__(self, database: Database, days: Iterator[Path]) -> None:
         super().__init__(database)
-        self._days, self._count = days, count
-        self._path, self._now = next(days), NOW + timedelta(days=5000)
+        self._days, self._path, self._now = days, next(days), NOW + timedelta(days=5000)
+        self._count = _rows(self._path)
 
     def ours(self) -> None:
         counts = import_activity(self.session, self.settings, self._path, self._now, commit=self.session.commit)
@@ -243,7 +244,12 @@ class Activity(Work):
         self.database.tidy()
 
 
-def _empty(database: Database) -> None:
+def _rows(path: Path) -> int:
+    with path.open(encoding="utf-8") as lines:
+        return sum(1 for _ in lines) - 1
+
+
+def empty(database: Database) -> None:
     """No round, as before the first."""
     tables = ("billing_order", "message", "event", "member_case", "campaign")
     database.run(*(f"DELETE FROM {table}" for table in tables))
