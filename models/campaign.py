@@ -88,6 +88,8 @@ class Case(Base):
     """The member's last keep before this case's: what changing the answer to lapse puts back."""
     not_mine_at: Mapped[datetime | None]
     """Somebody said on the page: this is not mine, or the member has died. An operator looks at it."""
+    reminders_declined_at: Mapped[datetime | None]
+    """The member wants no second and no last notice; silence means what it meant before."""
 
     closed_at: Mapped[datetime | None]
     batch: Mapped[str | None] = mapped_column(String(32))

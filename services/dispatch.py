@@ -198,7 +198,7 @@ def retire(session: Session, settings: Settings, now: datetime) -> int:
             facts_hold(settings),
             Campaign.state.in_([CampaignState.OPEN, CampaignState.HELD]),
             Message.to_address == Case.address,
-            or_(Message.kind == Kind.WARNING, Message.deadline_at == Case.deadline_at),
+            _still_meant(),
         )
     )
     return change(
@@ -217,8 +217,16 @@ def _may_go(settings: Settings) -> ColumnElement[bool]:
             facts_hold(settings),
             Campaign.state == CampaignState.OPEN,
             Message.to_address == Case.address,
-            or_(Message.kind == Kind.WARNING, Message.deadline_at == Case.deadline_at),
+            _still_meant(),
         ),
+    )
+
+
+def _still_meant() -> ColumnElement[bool]:
+    """A warning names its day when it is claimed; a further notice names one, and may be unwanted by now."""
+    return or_(
+        Message.kind == Kind.WARNING,
+        and_(Message.deadline_at == Case.deadline_at, Case.reminders_declined_at.is_(None)),
     )
 
 

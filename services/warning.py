@@ -1,4 +1,4 @@
-"""Reminding, and warning again where an address has changed."""
+"""Reminding, not reminding where that was asked for, and warning again where an address has changed."""
 
 from datetime import datetime, timedelta
 
@@ -6,11 +6,12 @@ from sqlalchemy import exists, func, select, update
 from sqlalchemy.orm import Session
 
 from domain import dates
+from domain.errors import NotFound
 from domain.lifecycle import CampaignState, MessageState
 from domain.notices import NOTICES, QUIET_DAYS, notice_due
 from models import Campaign, Case, Member, Message, change
 from services import campaigns, events, outbox
-from services.cases import facts_hold, lock_members, new_batch
+from services.cases import facts_hold, lock, lock_members, new_batch
 from settings import Settings
 
 
@@ -46,11 +47,39 @@ def remind(session: Session, settings: Settings, now: datetime) -> int:
             facts_hold(settings),
             Case.deadline_at == deadline,
             Case.warned_at.is_not(None),
+            Case.reminders_declined_at.is_(None),
             Campaign.state == CampaignState.OPEN,
             ~lately,
             deadline=Case.deadline_at,
         )
     return queued
+
+
+def decline_reminders(session: Session, case_id: int, declined: bool, now: datetime) -> bool:
+    """Send no further notice of this case, or send them again; nothing is decided by that. False: nothing changed.
+
+    Only a live case without an answer has notices to come. One that is on its way to the server may still arrive.
+    """
+    found = session.get(Case, case_id)
+    if found is None:
+        raise NotFound("There is no such case.")
+    lock(session, found.member_id)
+    changed = change(
+        session,
+        update(Case)
+        .where(
+            Case.id == case_id,
+            Case.closed_at.is_(None),
+            Case.answer.is_(None),
+            Case.reminders_declined_at.is_(None) if declined else Case.reminders_declined_at.is_not(None),
+        )
+        .values(reminders_declined_at=now if declined else None),
+    )
+    if not changed:
+        return False
+    code = "reminders_declined" if declined else "reminders_wanted"
+    events.record(session, code, now, member_id=found.member_id, case_id=case_id, campaign_id=found.campaign_id)
+    return True
 
 
 def address_changed(session: Session, settings: Settings, now: datetime) -> int:
@@ -71,6 +100,8 @@ def address_changed(session: Session, settings: Settings, now: datetime) -> int:
             generation=Case.generation + 1,
             warned_at=None,
             warned_to=None,
+            # Whoever reads the new address has declined nothing.
+            reminders_declined_at=None,
             batch=batch,
         ),
     )

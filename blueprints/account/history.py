@@ -17,6 +17,8 @@ WORDS = {
         "Somebody told us by a link from our mail: not my membership, or the member has died."
     ),
     "address_changed": lazy_gettext("Your address changed, so we asked again at the new one."),
+    "reminders_declined": lazy_gettext("You asked us not to remind you of our question."),
+    "reminders_wanted": lazy_gettext("You asked us to remind you of our question after all."),
     "exempted": lazy_gettext("We took your membership out of this programme."),
     "exemption_ended": lazy_gettext("Your membership is part of this programme again."),
     "lapse_reversed": lazy_gettext("We took back the end of your membership."),
@@ -28,6 +30,8 @@ CLOSED = {
     "kept": lazy_gettext("The month ended: your membership continues, as you chose."),
     "lapsed": lazy_gettext("Your membership ended."),
     "returned": lazy_gettext("You had used it meanwhile, so nothing ended."),
+    "reminders_declined": lazy_gettext("You asked us not to remind you of our question."),
+    "reminders_wanted": lazy_gettext("You asked us to remind you of our question after all."),
     "exempted": lazy_gettext("Your membership is not part of this programme, so nothing ended."),
     "withdrawn": lazy_gettext("We withdrew our question: nothing ended because of it."),
     "unreachable": lazy_gettext("Our mail did not reach you, so nothing ended."),

@@ -11,7 +11,7 @@ from blueprints.language import bare
 from domain.errors import Refused
 from domain.lifecycle import Answer, Through
 from models import Case, db, for_writing
-from services import check_in, decisions, scanners, wording
+from services import check_in, decisions, scanners, warning, wording
 from services.installation import installed, wake
 from services.links import CHECK_IN
 from services.notice import Standing, State, standing
@@ -65,6 +65,30 @@ def say_not_mine(token: str) -> Response:
     return _render(seen, "checkin/not_mine_said.html")
 
 
+@blueprint.get("/check-in/<token>/reminders")
+def reminders(token: str) -> Response:
+    return _reminders_page(_of_token(token))
+
+
+@blueprint.post("/check-in/<token>/reminders")
+def change_reminders(token: str) -> Response:
+    for_writing(db.session())
+    return _reminders_changed(_of_token(token), lambda: _of_token(token))
+
+
+@blueprint.get("/check-in/reminders")
+@login_required
+def my_reminders() -> Response:
+    return _reminders_page(_of_member(), signed_in=True)
+
+
+@blueprint.post("/check-in/reminders")
+@login_required
+def change_my_reminders() -> Response:
+    for_writing(db.session())
+    return _reminders_changed(_of_member(), _of_member, signed_in=True)
+
+
 @blueprint.get("/check-in/<path:token>")
 def broken(token: str) -> Response:
     """What a mail program made of a link: the same general page as for any other that is none."""
@@ -114,6 +138,27 @@ def _answered(seen: Standing | None, through: Through, anew: Callable[[], Standi
         # The membership or the round ended meanwhile, or long ago: the page says what holds instead.
         db.session.rollback()
     return _page(anew(), signed_in=signed_in, just_answered=True)
+
+
+def _reminders_page(seen: Standing | None, *, signed_in: bool = False, **more: object) -> Response:
+    """Once there is an answer, or an end, there is nothing to be reminded of: the page of the case says so."""
+    if seen is None or seen.state not in (State.OPEN, State.WAITING):
+        return _page(seen, signed_in=signed_in)
+    return _render(seen, "checkin/reminders.html", **more)
+
+
+def _reminders_changed(
+    seen: Standing | None, anew: Callable[[], Standing | None], *, signed_in: bool = False
+) -> Response:
+    wish = request.form.get("reminders")
+    if seen is None or wish not in ("no", "yes"):
+        return _reminders_page(seen, signed_in=signed_in)
+    if not signed_in and _may_be_a_machine(seen):
+        return _reminders_page(seen, one_step_left=True, marker=_marker(seen))
+    warning.decline_reminders(db.session(), seen.case.id, wish == "no", installed().clock.now())
+    db.session.commit()
+    _remember_press(seen)
+    return _reminders_page(anew(), signed_in=signed_in, just_changed=True)
 
 
 def _may_be_a_machine(seen: Standing) -> bool:

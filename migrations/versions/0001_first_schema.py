@@ -246,6 +246,7 @@ def upgrade() -> None:
     sa.Column('wording_version', sa.String(length=20), nullable=True),
     sa.Column('kept_before_at', sa.DateTime(timezone=True), nullable=True),
     sa.Column('not_mine_at', sa.DateTime(timezone=True), nullable=True),
+    sa.Column('reminders_declined_at', sa.DateTime(timezone=True), nullable=True),
     sa.Column('closed_at', sa.DateTime(timezone=True), nullable=True),
     sa.Column('batch', sa.String(length=32), nullable=True),
     sa.CheckConstraint("(state = 'open') = (closed_at IS NULL)", name=op.f('ck_member_case_live_until_closed')),
