@@ -17,7 +17,7 @@ from models.base import UTCDateTime
 from services import cells, columns, erasure, reading, returning, staging
 from services.feeds import record_use
 from services.member_rows import cleaner_of_ids
-from services.member_upsert import is_news, stage_news, use_table
+from services.member_upsert import is_news, stage_news, use_table, wait_for_month_end
 from services.reading import Counts, Reject, Unreadable
 from settings import Settings
 
@@ -86,6 +86,7 @@ def _take(
     uses = use_table()
     with staging.staged(session, incoming, rows), staging.staged(session, uses):
         with staging.by_key(session):
+            wait_for_month_end(session, incoming)
             glance = _glance(session, incoming)
             if glance.unknown:
                 _refuse_unknown(session, settings, incoming, refused)

@@ -18,7 +18,7 @@ from services import erasure, member_file, reading, returning, staging, warning
 from services.feeds import record_use
 from services.member_file import Names, Naming, Refusal
 from services.member_rows import Row, Rows, staged_columns
-from services.member_upsert import Upsert, end_absent, stage_news, use_table
+from services.member_upsert import Upsert, end_absent, stage_news, use_table, wait_for_month_end
 from services.reading import Counts, Reject
 from settings import Settings
 
@@ -139,6 +139,7 @@ class _Importer:
         upsert, uses = self._upserts[names], use_table()
         with staging.staged(session, upsert.table, rows), staging.staged(session, uses):
             with staging.by_key(session):
+                wait_for_month_end(session, upsert.table)
                 dropped = self._refuse_erased(upsert, refused)
                 glance = upsert.glance(session)
                 if glance.leaving:

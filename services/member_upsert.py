@@ -36,6 +36,7 @@ from models import Case, Event, Member, change
 from models import insert as insert_or
 from models.base import UTCDateTime
 from services import staging
+from services.cases import lock_members
 from settings import Settings
 
 OFFER = ("plan", "price_minor", "currency", "billing_interval")
@@ -157,6 +158,21 @@ class Upsert:
     def run(self, session: Session) -> int:
         """Upsert the batch; how many members are new or different."""
         return change(session, self._upsert)
+
+
+def wait_for_month_end(session: Session, incoming: Table) -> None:
+    """Lock those of a batch who are being asked, before it is looked at.
+
+    A month end that is under way on PostgreSQL would otherwise commit between the look, which finds a member active,
+    and the update, which records the use of a member who has lapsed; and nobody would reverse that.
+    """
+    asked = (
+        select(Case.member_id)
+        .join(Member, Member.id == Case.member_id)
+        .join(incoming, incoming.c.external_id == Member.external_id)
+        .where(Case.closed_at.is_(None))
+    )
+    lock_members(session, asked)
 
 
 def is_news(used_at: Any) -> Any:

@@ -1,5 +1,6 @@
 """An installation of real processes, which can be killed anywhere in their work, and whose clock the test moves."""
 
+import asyncio
 import http.client
 import os
 import re
@@ -66,7 +67,8 @@ class Deadly(SmtpCatcher):
         before = len(self.mails)
         reply = await super().handle_DATA(server, session, envelope)
         if self.on_accepted is not None and len(self.mails) > before:
-            self.on_accepted(len(self.mails))
+            # Others may send meanwhile.
+            await asyncio.get_running_loop().run_in_executor(None, self.on_accepted, len(self.mails))
         return reply
 
 

@@ -125,7 +125,7 @@ def test_every_job_killed_in_the_middle_of_its_work_goes_on_where_it_was(site: S
         purged = session.scalars(select(Member.name).where(Member.status == "purged")).all()
     assert sorted(filter(None, left)) == ["dead", "keeps", "returns", "undoes", "uses", "uses it"]
     assert purged == [None] * len(LAPSED)
-    assert site.kills >= (200 if long else 8)
+    assert site.kills >= (80 if long else 8)
 
 
 def test_the_scheduler_killed_while_the_server_has_a_mail_and_has_not_said_so(site: Site, long: bool) -> None:
