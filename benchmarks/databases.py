@@ -5,7 +5,7 @@ import shutil
 import sqlite3
 import tempfile
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -73,27 +73,24 @@ class Database:
 
     def run(self, *statements: str) -> None:
         """Run statements in one transaction, with nobody measuring."""
-        connection = self.connect()
-        connection.execute("BEGIN")
-        for statement in statements:
-            connection.execute(statement)
-        connection.execute("COMMIT")
-        connection.close()
+        with closing(self.connect()) as connection:
+            connection.execute("BEGIN")
+            for statement in statements:
+                connection.execute(statement)
+            connection.execute("COMMIT")
 
     def one(self, query: str) -> Any:
-        connection = self.connect()
-        (found,) = connection.execute(query).fetchone()
-        connection.close()
+        with closing(self.connect()) as connection:
+            (found,) = connection.execute(query).fetchone()
         return found
 
     def tidy(self) -> None:
         """What the databases do by themselves between two months: no run pays for the rubbish of the one before."""
-        connection = self.connect()
-        if self.dialect == "sqlite":
-            connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
-        else:
-            connection.execute("VACUUM ANALYZE member, member_case, message, event, billing_order, campaign")
-        connection.close()
+        with closing(self.connect()) as connection:
+            if self.dialect == "sqlite":
+                connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+            else:
+                connection.execute("VACUUM ANALYZE member, member_case, message, event, billing_order, campaign")
 
 
 @contextmanager
@@ -159,9 +156,8 @@ def _migrate(database: Database) -> None:
     if database.dialect == "sqlite":
         # A file that is to be copied has no pages in its log.
         database.run("DROP TRIGGER event_no_update", "DROP TRIGGER event_no_delete")
-        connection = database.connect()
-        connection.execute("PRAGMA journal_mode = DELETE")
-        connection.close()
+        with closing(database.connect()) as connection:
+            connection.execute("PRAGMA journal_mode = DELETE")
     else:
         # Events are taken away again between two measurements.
         database.run("ALTER TABLE event DISABLE TRIGGER USER")

@@ -1,0 +1,233 @@
+"""What a round costs does not depend on how many members it concerns: no row of it passes through Python.
+
+Statements are counted as the driver gets them; and the plans of those that meet large tables are held to their indexes.
+"""
+
+import re
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from datetime import datetime
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import pytest
+from sqlalchemy import event, func, select, update
+from sqlalchemy.orm import Session
+
+from app import create_app
+from benchmarks import databases
+from benchmarks.databases import Database
+from models import Case, Member, Message, db, for_writing
+from services import campaigns, closing, dispatch, warning
+from services.installation import installed
+from settings import Settings
+from tests import factories
+from tests.conftest import copied_postgres, make_settings
+from tests.factories import at
+
+MEMBERS = 20_000
+JUNE, JULY = at("2026-06-03 08:00"), at("2026-07-03 08:00")
+REMINDER = at("2026-07-25 08:00")
+MONTH_END = at("2026-08-01 03:00")
+
+Statements = list[tuple[str, Any]]
+
+
+@pytest.fixture(params=["sqlite", "postgresql"])
+def make_database(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Callable[[int], Database]]:
+    """``make_database(dormant)``: a database of 20,000 members of whom so many are dormant."""
+    with ExitStack() as stack:
+
+        def make(dormant: int) -> Database:
+            if request.param == "sqlite":
+                path = tmp_path / f"{dormant}-{len(list(tmp_path.iterdir()))}.db"
+                path.write_bytes(request.getfixturevalue("sqlite_template").read_bytes())
+                url = f"sqlite:///{path}"
+            else:
+                server, template = (request.getfixturevalue(name) for name in ("postgres", "postgres_template"))
+                url = stack.enter_context(copied_postgres(server, template))
+            database = Database(url, tmp_path)
+            databases.fill(database, MEMBERS, dormant)
+            return database
+
+        yield make
+
+
+@contextmanager
+def serving(database: Database) -> Iterator[tuple[Session, Settings]]:
+    app = create_app(make_settings(database.url, database.folder, max_dormant_percent=100))
+    with app.app_context():
+        yield db.session(), installed().settings
+        db.session.remove()
+        db.engine.dispose()
+
+
+@contextmanager
+def watched(session: Session) -> Iterator[Statements]:
+    """The statements that reach the driver, with what they are given."""
+    seen: Statements = []
+
+    def see(connection: Any, cursor: Any, statement: str, parameters: Any, context: Any, many: bool) -> None:
+        seen.append((statement, parameters))
+
+    engine = session.get_bind()
+    event.listen(engine, "before_cursor_execute", see)
+    yield seen
+    event.remove(engine, "before_cursor_execute", see)
+
+
+def everybody_is_warned(session: Session, now: datetime) -> None:
+    """What delivery writes, without delivering."""
+    factories.live_feed(session, now)
+    session.execute(
+        update(Message)
+        .where(Message.state.in_(["queued", "sending"]))
+        .values(state="sent", sent_at=now, smtp_reply="250 ok", lease_token=None, lease_until=None)
+    )
+    session.execute(
+        update(Case).where(Case.closed_at.is_(None)).values(warned_at=Case.opened_at, warned_to=Case.address)
+    )
+    session.commit()
+
+
+def a_round(database: Database, dormant: int) -> dict[str, int]:
+    """A round that is cancelled and one that goes to its end; how many statements each step took."""
+    counts: dict[str, int] = {}
+    with serving(database) as (session, settings):
+
+        def step(name: str, act: Callable[..., Any]) -> None:
+            with watched(session) as seen:
+                for_writing(session)
+                act(session, settings)
+                session.commit()
+            counts[name] = len(seen)
+
+        factories.live_feed(session, JUNE)
+        session.commit()
+        step("draft", partial(campaigns.draft, month="2026-06", now=JUNE))
+        step("approve", partial(campaigns.approve, month="2026-06", now=JUNE))
+        everybody_is_warned(session, JUNE)
+        step("cancel", partial(campaigns.cancel, month="2026-06", now=JUNE))
+        factories.live_feed(session, JULY)
+        session.commit()
+        step("draft again", partial(campaigns.draft, month="2026-07", now=JULY))
+        step("approve again", partial(campaigns.approve, month="2026-07", now=JULY))
+        everybody_is_warned(session, JULY)
+        step("remind", partial(warning.remind, now=REMINDER))
+        everybody_is_warned(session, MONTH_END)
+        with watched(session) as seen:
+            closing.close(session, settings, MONTH_END, session.commit)
+        counts["close"] = len(seen)
+
+        kinds = dict(session.execute(select(Message.kind, func.count()).group_by(Message.kind)).all())
+        assert kinds == {"warning": 2 * dormant, "withdrawn": dormant, "reminder": dormant, "lapsed": dormant}
+        states = dict(session.execute(select(Case.state, func.count()).group_by(Case.state)).all())
+        assert states == {"withdrawn": dormant, "lapsed": dormant}
+        assert session.scalar(select(func.count()).where(Member.status == "lapsed")) == dormant
+    return counts
+
+
+def test_a_round_of_ten_times_the_members_takes_no_statement_more(
+    make_database: Callable[[int], Database], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(closing, "WINDOW", 2_000)
+    few, many = (a_round(make_database(dormant), dormant) for dormant in (200, 2_000))
+    assert many == few
+    assert max(many.values()) < 60
+
+
+def test_closing_takes_as_many_statements_for_each_window(
+    make_database: Callable[[int], Database], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    taken = {}
+    for windows in (1, 2, 5):
+        monkeypatch.setattr(closing, "WINDOW", 1_000 // windows)
+        taken[windows] = a_round(make_database(1_000), 1_000)
+    assert taken[5]["close"] - taken[1]["close"] == 4 * (taken[2]["close"] - taken[1]["close"])
+    others = [{name: count for name, count in counts.items() if name != "close"} for counts in taken.values()]
+    assert others == [others[0]] * 3
+
+
+def plans(session: Session, act: Callable[[], Any], part: str) -> str:
+    """How the database carries out the statements of an act that hold ``part``, asked right before each is run."""
+    found: list[str] = []
+    sqlite = session.get_bind().dialect.name == "sqlite"
+
+    def explain(connection: Any, cursor: Any, statement: str, parameters: Any, context: Any, many: bool) -> None:
+        if part in statement:
+            other = connection.connection.cursor()
+            other.execute(f"{'EXPLAIN QUERY PLAN' if sqlite else 'EXPLAIN'} {statement}", parameters)
+            found.extend(" ".join(map(str, row)) for row in other.fetchall())
+            other.close()
+
+    engine = session.get_bind()
+    event.listen(engine, "before_cursor_execute", explain)
+    act()
+    session.commit()
+    event.remove(engine, "before_cursor_execute", explain)
+    assert found
+    return "\n".join(found)
+
+
+def reads_all_of(table: str, plan: str) -> bool:
+    """Whether a plan reads a whole table; going along an index from end to end is another thing."""
+    return re.search(rf"SCAN {table}(?! USING)\b|Seq Scan on {table}\b", plan) is not None
+
+
+def test_what_meets_large_tables_goes_by_their_indexes(
+    make_database: Callable[[int], Database], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # Windows that are narrow against the tables, as 2,000 of a million are.
+    monkeypatch.setattr(closing, "WINDOW", 20)
+    database = make_database(500)
+    with serving(database) as (session, settings):
+
+        def run(act: Callable[..., Any], **more: Any) -> Callable[[], Any]:
+            def go() -> None:
+                for_writing(session)
+                act(session, settings, **more)
+
+            return go
+
+        factories.live_feed(session, JUNE)
+        session.commit()
+
+        draft = plans(session, run(campaigns.draft, month="2026-06", now=JUNE), "INSERT INTO member_case")
+        assert "ix_member_never_used" in draft
+        assert "ix_member_stopped_using" in draft
+        assert not reads_all_of("member", draft)
+
+        run(campaigns.approve, month="2026-06", now=JUNE)()
+        session.commit()
+        # The cases and mails of an earlier year, among which those of this month are few.
+        year_ago = database.instant(at("2025-06-03"))
+        database.run(
+            "INSERT INTO campaign (month, state, policy, drafted_at, cancelled_at, dormant_count)"
+            f" VALUES ('2025-06', 'cancelled', '{{}}', {year_ago}, {year_ago}, {MEMBERS})",
+            "INSERT INTO member_case (campaign_id, member_id, rule, opened_at, state, closed_at, deadline_at)"
+            f" SELECT (SELECT id FROM campaign WHERE month = '2025-06'), id, 'never_used', {year_ago}, 'withdrawn',"
+            f" {year_ago}, {year_ago} FROM member",
+            "INSERT INTO message (once_key, kind, member_id, to_address, priority, created_at, due_at, state, sent_at,"
+            " smtp_reply) SELECT 'welcome_back:' || id, 'welcome_back', id, email, 2, joined_at, joined_at, 'sent',"
+            " joined_at, '250 ok' FROM member",
+        )
+        database.tidy()
+        claim = plans(session, run(dispatch.claim, now=JUNE, limit=10), "WITH chosen")
+        assert "ix_message_queued" in claim
+        assert not reads_all_of("message", claim)
+        assert not reads_all_of("member", claim)
+
+        everybody_is_warned(session, JUNE)
+        database.tidy()
+        factories.live_feed(session, at("2026-07-01 03:00"))
+        session.commit()
+
+        def close() -> None:
+            closing.close(session, settings, at("2026-07-01 03:00"), session.commit)
+
+        everything = plans(session, close, "member_case")
+        assert any(index in everything for index in ("ix_member_case_due", "uq_member_case_live"))
+        assert "ix_message_case_id" in everything
+        for table in ("member", "member_case", "message"):
+            assert not reads_all_of(table, everything), everything
