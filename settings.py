@@ -4,6 +4,7 @@ This is the only module that reads the environment. ``load`` gives one frozen ob
 line that names the setting and what would be right. docs/settings.md lists them all; a test holds the two together.
 """
 
+import base64
 import os
 import re
 import secrets
@@ -77,7 +78,19 @@ def _bounce_address(value: str) -> str:
     return value
 
 
+def _webhook_keys(values: tuple[str, ...]) -> tuple[str, ...]:
+    for value in values:
+        try:
+            key = base64.b64decode(value.removeprefix("whsec_"), validate=True)
+        except ValueError:
+            key = b""
+        if not 24 <= len(key) <= 64:
+            raise ValueError("write it as Standard Webhooks does: whsec_ and 24 to 64 random bytes in Base64")
+    return values
+
+
 CommaSeparated = Annotated[tuple[str, ...], NoDecode]
+COMMA_SEPARATED = ("exempt_plans", "secret_key_fallbacks", "bounce_webhook_secret")
 Line = Annotated[str, AfterValidator(_no_line_break)]
 
 
@@ -120,16 +133,14 @@ class Settings(BaseSettings):
     mail_use_ssl: bool = False
     mail_default_sender: Line = "membership@localhost"
     bounce_address: Annotated[str, AfterValidator(_bounce_address)] | None = None
+    bounce_webhook_secret: Annotated[CommaSeparated, AfterValidator(_webhook_keys)] = ()
 
     billing: Literal["local"] = "local"
 
     @model_validator(mode="before")
     @classmethod
     def _split_lists(cls, values: dict[str, object]) -> dict[str, object]:
-        return {
-            key: _list(value) if key.lower() in ("exempt_plans", "secret_key_fallbacks") else value
-            for key, value in values.items()
-        }
+        return {key: _list(value) if key.lower() in COMMA_SEPARATED else value for key, value in values.items()}
 
     @model_validator(mode="after")
     def _together(self) -> Self:

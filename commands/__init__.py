@@ -17,6 +17,7 @@ COMMANDS = {
     "campaign": "commands.campaign:group",
     "billing": "commands.billing:group",
     "jobs": "commands.jobs:group",
+    "mail": "commands.mail:group",
     "scheduler": "commands.scheduler:command",
     "operator": "commands.operator:group",
     "backup": "commands.backup:backup",

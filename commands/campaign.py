@@ -10,7 +10,7 @@ from babel.numbers import get_currency_precision
 from flask_babel import force_locale
 
 from commands.advice import use_known_since
-from commands.output import echo_json, echo_pairs, echo_table, write_csv
+from commands.output import echo_json, echo_pairs, echo_table, instant, write_csv
 from domain.dates import month_of, named_day, start_of_day
 from domain.errors import BadValue
 from domain.money import to_decimal
@@ -19,6 +19,7 @@ from services import campaigns, reports
 from services.installation import installed, wake
 from services.wording import money
 
+UNREACHABLE = ("external_id", "name", "email", "locale", "plan", "why", "since")
 COLUMNS = ("external_id", "rule", "joined_at", "last_used_at", "last_sign_of_life_at", "price", "currency")
 
 REASONS = {
@@ -122,6 +123,23 @@ def cancel(month: str) -> None:
     _change(month, lambda m, now: campaigns.cancel(db.session(), installed().settings, m, now))
 
 
+@group.command("unreachable")
+@click.argument("month")
+@click.option("--csv", "csv_file", type=click.File("w", encoding="utf-8", lazy=True), help="Write them, for letters.")
+def unreachable(month: str, csv_file: TextIO | None) -> None:
+    """Whom no mail of the campaign of MONTH reaches: nothing ends for them. Write to them on paper, if at all."""
+    zone = installed().settings.zone
+    rows = reports.unreachable(db.session(), _month(month))
+    if csv_file is not None:
+        with csv_file:
+            write_csv(csv_file, UNREACHABLE, ([row[name] for name in UNREACHABLE] for row in rows))
+    elif rows:
+        shown = ([*(row[name] for name in UNREACHABLE[:-1]), instant(row["since"], zone)] for row in rows)
+        echo_table([name.replace("_", " ").upper() for name in UNREACHABLE], shown)
+        click.echo()
+    click.echo(f"{len(rows)} unreachable")
+
+
 def _change(month: str, step: Callable[[str, datetime], Campaign]) -> None:
     now = installed().clock.now()
     named = _month(month)
@@ -160,6 +178,11 @@ def _print_preview(forecast: reports.Preview) -> None:
     if forecast.hold is not None:
         sentence = reports.hold_sentence(forecast.hold.reason, forecast.hold.facts)
         click.echo(f"It would be held: {sentence}")
+    if forecast.members and not forecast.priced:
+        click.echo(
+            "No price is known, so nobody counts as paying and nobody would be asked: import the columns price and"
+            " currency."
+        )
     known_since = use_known_since(settings, forecast.at)
     if known_since is not None:
         click.echo(known_since)

@@ -1,18 +1,108 @@
 """When mail does not arrive after all: a silent case ends as unreachable, and a lapse that rested on it is reversed."""
 
-from datetime import datetime
+import re
+from datetime import datetime, timedelta
 
-from sqlalchemy import update
+from sqlalchemy import select, update
 from sqlalchemy.orm import Session
 
+from domain.errors import DormouseError
 from domain.lifecycle import CaseState, MailState, MessageState
+from domain.notices import Kind
+from domain.return_path import public_id_in
 from models import Case, Member, Message, change
 from services import events, returning
+from services.bounce_mail import Report, Verdict
 from services.cases import lock
 from settings import Settings
 
+SOFT_RETRY = timedelta(hours=12)
+MOST_RETURNS = 3
+"""A mail that so many attempts brought back, each after days at the relay, counts as one that cannot be delivered."""
 
-def bounced(session: Session, settings: Settings, message_id: int, now: datetime) -> bool:
+_OURS = re.compile(r"<?([0-9a-f]{32})@")
+
+
+class TooEarly(DormouseError):
+    """The report came before it is on record that the message was accepted: to be handed over again in a minute."""
+
+
+def take(session: Session, settings: Settings, report: Report, now: datetime) -> str:
+    """Act on a bounce or complaint; says in one line what came of it. Taking the same one again changes nothing."""
+    if report.verdict == Verdict.NOTHING:
+        return "This is no report of a failed delivery or of a complaint; nothing was changed."
+    message = find(session, settings, report)
+    if message is None:
+        return "This is about no message that is known here; nothing was changed."
+    name = f"{message.kind} message {message.public_id}"
+    if message.state == MessageState.SENDING:
+        raise TooEarly(f"The {name} is being sent just now: hand this over again in a minute.")
+    match report.verdict:
+        case Verdict.COMPLAINT:
+            done = bounced(session, settings, message.id, now, complaint=True)
+            return f"The {name} was complained about." if done else f"The {name} is {message.state}: nothing to change."
+        case Verdict.HARD:
+            done = bounced(session, settings, message.id, now)
+            return f"The {name} bounced." if done else f"The {name} is {message.state}: nothing to change."
+        case Verdict.RETURNED:
+            return f"The {name} came back; {came_back(session, settings, message.id, now)}."
+        case _:
+            _event(session, "mail_delayed", message, now)
+            return f"The {name} is delayed; the mail server goes on trying."
+
+
+def find(session: Session, settings: Settings, report: Report) -> Message | None:
+    """The message a report is about: by its return path, else by the Message-ID that the report gives back."""
+    for address in report.return_paths:
+        named = public_id_in(settings.bounce_address, address) if settings.bounce_address else None
+        found = session.scalar(select(Message).where(Message.public_id == named)) if named else None
+        if found is not None:
+            return found
+    for message_id in report.message_ids:
+        ours = _OURS.match(message_id.strip().casefold())
+        if ours is not None:
+            found = session.scalar(select(Message).where(Message.public_id == ours[1]))
+            if found is not None and (found.message_id or "").casefold() == message_id.strip().casefold():
+                return found
+    return None
+
+
+def came_back(session: Session, settings: Settings, message_id: int, now: datetime) -> str:
+    """A server gave up for a reason that may pass. It is sent again; a warning has not warned anybody until then.
+
+    Where that would come too late, or has been tried often enough, it is a bounce like any other.
+    """
+    message = session.get_one(Message, message_id)
+    if message.member_id is not None:
+        lock(session, message.member_id)
+    session.refresh(message)
+    if message.state != MessageState.SENT:
+        return f"it is {message.state} already"
+    case = session.get(Case, message.case_id) if message.case_id is not None else None
+    ended = message.kind == Kind.WARNING and case is not None and case.closed_at is not None
+    if ended or message.attempts >= MOST_RETURNS:
+        bounced(session, settings, message_id, now)
+        return "it counts as bounced"
+    _event(session, "mail_returned", message, now)
+    if message.magic_link_id is not None:
+        return "it was asked for and is not sent again"
+    change(
+        session,
+        update(Message)
+        .where(Message.id == message_id, Message.state == MessageState.SENT)
+        .values(state=MessageState.QUEUED, sent_at=None, due_at=now + SOFT_RETRY),
+    )
+    if message.kind == Kind.WARNING:
+        change(
+            session,
+            update(Case)
+            .where(Case.id == message.case_id, Case.closed_at.is_(None), Case.warned_to == message.to_address)
+            .values(warned_at=None, warned_to=None),
+        )
+    return "it will be sent again"
+
+
+def bounced(session: Session, settings: Settings, message_id: int, now: datetime, *, complaint: bool = False) -> bool:
     """A hard bounce or a complaint came for a message the server had accepted. False: there is nothing to mark."""
     message = session.get(Message, message_id)
     if message is None or message.member_id is None or message.to_address is None:
@@ -27,22 +117,29 @@ def bounced(session: Session, settings: Settings, message_id: int, now: datetime
     )
     if not changed:
         return False
-    events.record(
-        session, "mail_bounced", now, detail=message.kind, member_id=message.member_id, case_id=message.case_id
-    )
+    _event(session, "mail_complained" if complaint else "mail_bounced", message, now)
     if member is not None:
-        address_is_dead(session, settings, member, address, now)
+        why = MailState.COMPLAINED if complaint else MailState.BOUNCED
+        address_is_dead(session, settings, member, address, now, why)
     return True
 
 
-def address_is_dead(session: Session, settings: Settings, member: Member, address: str, now: datetime) -> None:
+def address_is_dead(
+    session: Session,
+    settings: Settings,
+    member: Member,
+    address: str,
+    now: datetime,
+    why: MailState = MailState.BOUNCED,
+) -> None:
     """No mail reaches this address: a silent case that wrote to it ends as unreachable, and nobody lapses for it.
 
     A bounce of an earlier address says nothing about the present one (scenario 13).
     """
+    returning.reverse_for_bounce(session, settings, member, address, now)
     if member.email != address:
         return
-    member.mail_state = MailState.BOUNCED
+    member.mail_state = why
     session.flush()
     ended = session.execute(
         update(Case)
@@ -66,4 +163,7 @@ def address_is_dead(session: Session, settings: Settings, member: Member, addres
             case_id=case_id,
             campaign_id=campaign_id,
         )
-    returning.reverse_for_bounce(session, settings, member, address, now)
+
+
+def _event(session: Session, code: str, message: Message, now: datetime) -> None:
+    events.record(session, code, now, detail=message.kind, member_id=message.member_id, case_id=message.case_id)

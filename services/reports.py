@@ -10,7 +10,7 @@ from sqlalchemy.orm import Session
 
 from domain import dates
 from domain.errors import NotFound
-from domain.lifecycle import CampaignState, CaseState
+from domain.lifecycle import CampaignState, CaseState, MailState, MemberStatus
 from domain.policy import DORMANT, Code
 from models import Campaign, Case, Member, Message
 from services import breaker, wording
@@ -28,6 +28,8 @@ class Preview:
 
     at: datetime
     members: int
+    priced: int
+    """How many have a price over 0 on record; whoever has none counts as free, and nobody free is asked."""
     dormant: int
     by_rule: dict[str, int]
     out_by_reason: dict[str, int]
@@ -49,8 +51,12 @@ def preview(session: Session, settings: Settings, now: datetime) -> Preview:
         (~no_live_case, LIVE_CASE),
         else_=code,
     ).label("verdict")
-    counted = session.execute(select(verdict, func.count()).where(Member.status != "purged").group_by(verdict)).all()
-    counts = {str(word): count for word, count in counted}
+    counted = session.execute(
+        select(verdict, func.count(), func.count().filter(Member.price_minor > 0))
+        .where(Member.status != "purged")
+        .group_by(verdict)
+    ).all()
+    counts = {str(word): count for word, count, _priced in counted}
     by_rule = {str(rule): counts.pop(rule, 0) for rule in (Code.NEVER_USED, Code.STOPPED_USING)}
     total = sum(by_rule.values())
     chosen = dormant(
@@ -66,6 +72,7 @@ def preview(session: Session, settings: Settings, now: datetime) -> Preview:
     return Preview(
         at=now,
         members=total + sum(counts.values()),
+        priced=sum(priced for _word, _count, priced in counted),
         dormant=total,
         by_rule=by_rule,
         out_by_reason=dict(sorted(counts.items(), key=lambda item: -item[1])),
@@ -145,6 +152,36 @@ def status(session: Session, settings: Settings, month: str, now: datetime) -> S
         },
         next_step=_next_step(settings, campaign, deadline),
     )
+
+
+def unreachable(session: Session, month: str) -> list[dict[str, Any]]:
+    """Whom the mail of a round did not reach and who may be written to on paper. Raises NotFound.
+
+    Whoever has a new address since, or was erased, is not in it: nobody needs to write to them.
+    """
+    campaign_id = session.scalar(select(Campaign.id).where(Campaign.month == month))
+    if campaign_id is None:
+        raise NotFound(f"There is no campaign of {month}.")
+    rows = session.execute(
+        select(
+            Member.external_id,
+            Member.name,
+            Member.email,
+            Member.locale,
+            Member.plan,
+            Member.mail_state.label("why"),
+            Case.closed_at.label("since"),
+        )
+        .join(Member, Member.id == Case.member_id)
+        .where(
+            Case.campaign_id == campaign_id,
+            Case.state == CaseState.UNREACHABLE,
+            Member.mail_state != MailState.GOOD,
+            Member.status != MemberStatus.PURGED,
+        )
+        .order_by(Member.external_id)
+    )
+    return [dict(row._mapping) for row in rows]
 
 
 def live_word() -> Any:

@@ -57,6 +57,9 @@ BAD = [
     ("BOUNCE_ADDRESS", "bounces"),
     ("BOUNCE_ADDRESS", "bounces+all@example.org"),
     ("BOUNCE_ADDRESS", "a-local-part-that-is-much-too-long@example.org"),
+    ("BOUNCE_WEBHOOK_SECRET", "whsec_"),
+    ("BOUNCE_WEBHOOK_SECRET", "whsec_c2hvcnQ="),
+    ("BOUNCE_WEBHOOK_SECRET", "whsec_not Base64 at all, however long"),
     ("BILLING", "cash"),
 ]
 

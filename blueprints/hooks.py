@@ -1,0 +1,81 @@
+"""What mail providers report by HTTP: bounces and complaints, signed as Standard Webhooks says.
+
+A report may come more than once and in any order; taking it again changes nothing. What is answered 2xx is not sent
+again, so a report about a message that nobody knows is answered that way too.
+"""
+
+from typing import Any
+
+from flask import Blueprint, Response, current_app, request
+
+from models import db, for_writing
+from services import bounces, webhooks
+from services.bounce_mail import LONGEST_REASON, Report, Verdict
+from services.installation import installed
+
+blueprint = Blueprint("hooks", __name__)
+
+TYPES = {
+    "mail.bounced": Verdict.HARD,
+    "mail.returned": Verdict.RETURNED,
+    "mail.delayed": Verdict.DELAYED,
+    "mail.complained": Verdict.COMPLAINT,
+}
+
+
+@blueprint.post("/hooks/mail")
+def mail() -> Response:
+    here = installed()
+    body, given, now = request.get_data(), request.headers, here.clock.now()
+    signed = webhooks.is_signed(
+        here.settings.bounce_webhook_secret,
+        given.get("webhook-id", ""),
+        given.get("webhook-timestamp", ""),
+        given.get("webhook-signature", ""),
+        body,
+        now,
+    )
+    if not signed:
+        return _said(401, "The signature is missing, wrong or too old; see BOUNCE_WEBHOOK_SECRET.")
+    report = _report(request.get_json(force=True, silent=True))
+    if report is None:
+        names = ", ".join(TYPES)
+        return _said(
+            400, f'This is no {{"type": …, "data": {{"message_id" or "return_path": …}}}}, type one of {names}.'
+        )
+    session = db.session()
+    for_writing(session)
+    try:
+        said = bounces.take(session, here.settings, report, now)
+    except bounces.TooEarly as error:
+        session.rollback()
+        return _said(503, str(error), {"Retry-After": "60"})
+    session.commit()
+    current_app.logger.info("mail webhook: %s", said)
+    return _said(200, said)
+
+
+def _report(event: Any) -> Report | None:
+    """The report in an event; None for what is none."""
+    data = event.get("data") if isinstance(event, dict) else None
+    verdict = TYPES.get(event["type"]) if isinstance(data, dict) and isinstance(event.get("type"), str) else None
+    if verdict is None:
+        return None
+    message_id, return_path, reason = (_text(data, name) for name in ("message_id", "return_path", "reason"))
+    if not message_id and not return_path:
+        return None
+    return Report(
+        verdict,
+        (return_path,) if return_path else (),
+        (message_id,) if message_id else (),
+        reason[:LONGEST_REASON],
+    )
+
+
+def _text(data: dict[str, Any], name: str) -> str:
+    value = data.get(name)
+    return value if isinstance(value, str) else ""
+
+
+def _said(status: int, text: str, headers: dict[str, str] | None = None) -> Response:
+    return Response(f"{text}\n", status, headers, content_type="text/plain; charset=utf-8")

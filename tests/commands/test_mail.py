@@ -1,0 +1,91 @@
+"""`flask mail` and the list of whom no mail reaches."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+from click.testing import Result
+from flask import Flask
+from sqlalchemy import text, update
+from sqlalchemy.orm import Session
+
+from models import Member, Message, db
+from tests import factories
+from tests.conftest import NOW
+from tests.services.support import opened
+from tests.services.test_bounces import MESSAGE_ID, PUBLIC_ID, raw
+
+
+@pytest.fixture
+def warned(session: Session, app: Flask) -> Member:
+    member = factories.dormant(
+        session, external_id="m-1", name='=HYPERLINK("http://example.org")', email="mia@dead.example"
+    )
+    session.commit()
+    opened(session, app.extensions["dormouse"].settings, NOW)
+    session.execute(update(Message).values(public_id=PUBLIC_ID, message_id=MESSAGE_ID))
+    session.commit()
+    return member
+
+
+def run(app: Flask, *args: str, **more: Any) -> Result:
+    result: Result = app.test_cli_runner().invoke(args=[*args], **more)
+    db.session.rollback()
+    return result
+
+
+def test_a_bounce_from_a_pipe_is_taken(app: Flask, session: Session, warned: Member) -> None:
+    result = run(app, "mail", "bounce", input=raw("postfix-unknown-user"))
+    assert (result.exit_code, result.stdout) == (0, f"The warning message {PUBLIC_ID} bounced.\n")
+    session.refresh(warned)
+    assert warned.mail_state == "bounced"
+
+
+def test_a_bounce_from_a_file_is_taken(app: Flask, warned: Member, tmp_path: Path) -> None:
+    file = tmp_path / "bounce.eml"
+    file.write_bytes(raw("arf-abuse"))
+    assert "complained about" in run(app, "mail", "bounce", str(file)).stdout
+
+
+@pytest.mark.parametrize("junk", [b"", b"\xff\x00\n", b"Subject: Out of office\n\nI am away.\n"])
+def test_what_is_no_bounce_is_taken_and_changes_nothing(app: Flask, warned: Member, junk: bytes) -> None:
+    result = run(app, "mail", "bounce", input=junk)
+    assert result.exit_code == 0
+    assert "no report" in result.stdout
+
+
+def test_a_bounce_of_nobodys_message_is_taken_with_a_clear_line(app: Flask) -> None:
+    result = run(app, "mail", "bounce", input=raw("postfix-unknown-user"))
+    assert (result.exit_code, "no message that is known here" in result.stdout) == (0, True)
+
+
+def test_a_bounce_that_is_too_early_or_meets_no_database_is_to_come_again(
+    app: Flask, session: Session, warned: Member
+) -> None:
+    session.execute(update(Message).values(state="sending", lease_token="x", lease_until=NOW))
+    session.commit()
+    result = run(app, "mail", "bounce", input=raw("postfix-unknown-user"))
+    assert (result.exit_code, "in a minute" in result.stderr) == (75, True)
+    session.execute(text("ALTER TABLE message RENAME TO message_elsewhere"))
+    session.commit()
+    result = run(app, "mail", "bounce", input=raw("postfix-unknown-user"))
+    assert (result.exit_code, "flask db upgrade" in result.stderr) == (75, True)
+
+
+def test_whom_no_mail_reaches_is_listed_for_letters(app: Flask, warned: Member, tmp_path: Path) -> None:
+    assert run(app, "campaign", "unreachable", "2026-06").stdout == "0 unreachable\n"
+    run(app, "mail", "bounce", input=raw("postfix-unknown-user"))
+    shown = run(app, "campaign", "unreachable", "2026-06").stdout
+    assert "m-1" in shown
+    assert shown.endswith("1 unreachable\n")
+    file = tmp_path / "letters.csv"
+    assert run(app, "campaign", "unreachable", "2026-06", "--csv", str(file)).stdout == "1 unreachable\n"
+    head, row = file.read_text().splitlines()
+    assert head == "external_id,name,email,locale,plan,why,since"
+    # A spreadsheet must not run it.
+    assert row.startswith('m-1,"\'=HYPERLINK(""http://example.org"")",mia@dead.example,en,Standard,bounced,2026-06-03T')
+
+
+def test_a_month_without_a_campaign_has_no_list(app: Flask) -> None:
+    result = run(app, "campaign", "unreachable", "2026-05")
+    assert (result.exit_code, "There is no campaign of 2026-05." in result.stderr) == (1, True)

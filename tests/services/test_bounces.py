@@ -1,0 +1,238 @@
+"""Bounces and complaints: what a report says, which message it is about, and what becomes of the member."""
+
+import email
+from datetime import timedelta
+from pathlib import Path
+
+import pytest
+from flask import Flask
+from hypothesis import given
+from hypothesis import strategies as st
+from sqlalchemy import select, update
+from sqlalchemy.orm import Session
+
+from models import Case, Event, Member, Message
+from services import bounce_mail, bounces
+from services.bounce_mail import Report, Verdict
+from settings import Settings
+from tests import factories
+from tests.conftest import NOW
+from tests.factories import at
+from tests.services.support import accept_mails, case_of, close, opened
+
+REPORTS = Path(__file__).parents[1] / "data" / "bounces"
+PUBLIC_ID = "0123456789abcdef0123456789abcdef"
+RETURN_PATH = f"bounces+{PUBLIC_ID}@lumio.example"
+MESSAGE_ID = f"<{PUBLIC_ID}@lumio.example>"
+LATER = NOW + timedelta(hours=1)
+JULY_1 = at("2026-06-30 22:30")
+
+
+def raw(name: str) -> bytes:
+    return (REPORTS / f"{name}.eml").read_bytes()
+
+
+@pytest.fixture
+def settings(settings: Settings) -> Settings:
+    return settings.model_copy(update={"bounce_address": "bounces@lumio.example"})
+
+
+@pytest.fixture
+def warned(session: Session, settings: Settings) -> Member:
+    """One member whose warning, the one of the reports, was accepted."""
+    member = factories.dormant(session, email="mia@dead.example")
+    session.commit()
+    opened(session, settings, NOW)
+    session.execute(update(Message).values(public_id=PUBLIC_ID, message_id=MESSAGE_ID))
+    session.commit()
+    assert case_of(session, member).warned_at == NOW
+    return member
+
+
+def take(session: Session, settings: Settings, name: str, recipient: str | None = None) -> str:
+    said = bounces.take(session, settings, bounce_mail.read(raw(name), recipient), LATER)
+    session.commit()
+    session.expire_all()
+    return said
+
+
+def message(session: Session) -> Message:
+    session.expire_all()
+    return session.scalars(select(Message).where(Message.public_id == PUBLIC_ID)).one()
+
+
+# What a report says
+
+
+@pytest.mark.parametrize(
+    ("name", "verdict", "reason"),
+    [
+        (
+            "postfix-unknown-user",
+            Verdict.HARD,
+            "550 5.1.1 <mia@dead.example>: Recipient address rejected: User unknown in virtual mailbox table",
+        ),
+        ("postfix-delayed", Verdict.DELAYED, "452 4.2.2 <mia@full.example>: Mailbox full"),
+        ("postfix-given-up", Verdict.RETURNED, "452 4.2.2 <mia@full.example>: Mailbox full"),
+        ("arf-abuse", Verdict.COMPLAINT, "complaint: abuse"),
+    ],
+)
+def test_a_real_report_says_what_became_of_which_message(name: str, verdict: Verdict, reason: str) -> None:
+    report = bounce_mail.read(raw(name))
+    assert (report.verdict, report.reason) == (verdict, reason)
+    assert report.message_ids == (MESSAGE_ID,)
+    assert (RETURN_PATH in report.return_paths) == (verdict != Verdict.COMPLAINT)
+
+
+def changed(name: str, old: str, new: str) -> bytes:
+    text = raw(name).decode()
+    assert old in text
+    return text.replace(old, new).encode()
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "verdict"),
+    [
+        ("Status: 5.1.1\n", "", Verdict.HARD),
+        ("Status: 5.1.1", "Status: 4.4.1", Verdict.RETURNED),
+        ("Action: failed", "Action: delivered", Verdict.NOTHING),
+        ("Action: failed", "Action: relayed", Verdict.NOTHING),
+        ("message/delivery-status", "message/global-delivery-status", Verdict.HARD),
+        ("message/delivery-status", "text/plain", Verdict.NOTHING),
+    ],
+)
+def test_variants_of_a_status(old: str, new: str, verdict: Verdict) -> None:
+    assert bounce_mail.read(changed("postfix-unknown-user", old, new)).verdict == verdict
+
+
+def test_who_says_it_is_no_spam_does_not_complain() -> None:
+    report = bounce_mail.read(changed("arf-abuse", "Feedback-Type: abuse", "Feedback-Type: not-spam"))
+    assert report.verdict == Verdict.NOTHING
+
+
+def test_headers_alone_name_the_message_too() -> None:
+    text = raw("postfix-unknown-user").decode()
+    report = email.message_from_string(text)
+    headers = "\n".join(f"{name}: {value}" for name, value in report.get_payload()[2].get_payload()[0].items())
+    start = text.index("Content-Description: Undelivered Message")
+    boundary = report.get_boundary()
+    short = f"{text[:start]}Content-Type: text/rfc822-headers\n\n{headers}\n\n--{boundary}--\n"
+    assert bounce_mail.read(short.encode()).message_ids == (MESSAGE_ID,)
+
+
+@given(st.binary(max_size=400))
+def test_no_bytes_make_reading_fail(junk: bytes) -> None:
+    assert bounce_mail.read(junk).verdict == Verdict.NOTHING
+    head = b"Content-Type: multipart/report; boundary=x\n\n--x\nContent-Type: message/delivery-status\n\n"
+    bounce_mail.read(head + junk)
+    bounce_mail.read(head.replace(b"delivery-status", b"feedback-report") + junk)
+    bounce_mail.read(head.replace(b"delivery-status", b"global-delivery-status") + junk)
+    bounce_mail.read(raw("postfix-unknown-user").replace(b"message/rfc822\nContent-Transfer", junk))
+
+
+# What becomes of the member
+
+
+def test_a_bounce_for_good_leaves_nobody_warned(session: Session, settings: Settings, warned: Member) -> None:
+    assert take(session, settings, "postfix-unknown-user") == f"The warning message {PUBLIC_ID} bounced."
+    assert (message(session).state, warned.mail_state) == ("bounced", "bounced")
+    assert case_of(session, warned).state == "unreachable"
+    assert close(session, settings, JULY_1).lapsed == 0
+    assert take(session, settings, "postfix-unknown-user").endswith("is bounced: nothing to change.")
+
+
+def test_a_complaint_ends_the_asking_too(session: Session, settings: Settings, warned: Member) -> None:
+    assert take(session, settings, "arf-abuse") == f"The warning message {PUBLIC_ID} was complained about."
+    assert (message(session).state, warned.mail_state) == ("bounced", "complained")
+    assert case_of(session, warned).state == "unreachable"
+    codes = session.scalars(select(Event.code).where(Event.code.like("mail_%")).order_by(Event.id)).all()
+    assert codes == ["mail_accepted", "mail_complained"]
+
+
+def test_a_delay_is_noted_and_changes_nothing(session: Session, settings: Settings, warned: Member) -> None:
+    take(session, settings, "postfix-delayed")
+    assert (message(session).state, warned.mail_state) == ("sent", "good")
+    assert case_of(session, warned).warned_at == NOW
+    assert session.scalars(select(Event.code).order_by(Event.id.desc())).first() == "mail_delayed"
+
+
+def test_a_warning_that_came_back_has_warned_nobody_until_it_arrives(
+    session: Session, settings: Settings, warned: Member
+) -> None:
+    said = take(session, settings, "postfix-given-up")
+    assert said == f"The warning message {PUBLIC_ID} came back; it will be sent again."
+    assert (message(session).state, warned.mail_state) == ("queued", "good")
+    assert case_of(session, warned).warned_at is None
+    assert take(session, settings, "postfix-given-up").endswith("it is queued already.")
+    # A relay tries for days: sent again on the 20th, it names the end of July.
+    accept_mails(session, settings, at("2026-06-20 10:00"))
+    assert case_of(session, warned).deadline_at == at("2026-07-31 22:00")
+    assert close(session, settings, JULY_1).lapsed == 0
+    assert message(session).attempts == 2
+
+
+def test_what_came_back_too_often_counts_as_bounced(session: Session, settings: Settings, warned: Member) -> None:
+    session.execute(update(Message).values(attempts=3))
+    assert take(session, settings, "postfix-given-up").endswith("it counts as bounced.")
+    assert case_of(session, warned).state == "unreachable"
+
+
+def test_scenario_14_a_warning_that_came_back_after_the_end_reverses_the_lapse(
+    session: Session, settings: Settings, warned: Member
+) -> None:
+    assert close(session, settings, JULY_1).lapsed == 1
+    report = bounce_mail.read(raw("postfix-given-up"))
+    bounces.take(session, settings, report, at("2026-07-02 12:00"))
+    session.commit()
+    session.refresh(warned)
+    assert (warned.status, case_of(session, warned).state) == ("active", "unreachable")
+
+
+def test_scenario_13_a_bounce_of_an_earlier_address_says_nothing_of_the_present_one(
+    session: Session, settings: Settings, warned: Member
+) -> None:
+    warned.email = warned.email_key = "new@example.org"
+    session.commit()
+    take(session, settings, "postfix-unknown-user")
+    assert (message(session).state, warned.mail_state) == ("bounced", "good")
+    assert case_of(session, warned).state == "open"
+
+
+def test_a_report_that_overtakes_our_own_record_is_to_come_again(
+    session: Session, settings: Settings, warned: Member
+) -> None:
+    session.execute(update(Message).values(state="sending", lease_token="x", lease_until=LATER))
+    session.commit()
+    with pytest.raises(bounces.TooEarly):
+        take(session, settings, "postfix-unknown-user")
+
+
+# Which message
+
+
+def test_without_a_bounce_address_the_message_id_tells(app: Flask, session: Session, warned: Member) -> None:
+    plain = app.extensions["dormouse"].settings
+    assert take(session, plain, "postfix-unknown-user").endswith("bounced.")
+
+
+def test_the_address_a_server_names_is_enough(session: Session, settings: Settings, warned: Member) -> None:
+    bare = changed("postfix-unknown-user", PUBLIC_ID, "f" * 32)
+    assert bounces.find(session, settings, bounce_mail.read(bare)) is None
+    found = bounces.find(session, settings, bounce_mail.read(bare, recipient=RETURN_PATH.upper()))
+    assert found is not None
+    assert found.public_id == PUBLIC_ID
+
+
+@pytest.mark.parametrize(
+    "report",
+    [
+        Report(Verdict.HARD, message_ids=(f"<{PUBLIC_ID}@elsewhere.example>",)),
+        Report(Verdict.HARD, message_ids=("<1@lumio.example>", "")),
+        Report(Verdict.HARD, return_paths=("mia@dead.example", "@", f"bounces+{'f' * 32}@lumio.example")),
+    ],
+)
+def test_what_names_no_message_of_ours_changes_nothing(
+    session: Session, settings: Settings, warned: Member, report: Report
+) -> None:
+    assert "no message that is known here" in bounces.take(session, settings, report, LATER)
+    assert session.scalars(select(Case)).one().state == "open"
