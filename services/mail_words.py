@@ -53,6 +53,8 @@ class Facts:
     # The campaign
     month: str | None = None
     dormant_count: int | None = None
+    undone: bool = False
+    """Whether the end had been carried out, and was taken back afterwards."""
     drafted_at: datetime | None = None
     hold_reason: str | None = None
     hold_facts: dict[str, Any] | None = None
@@ -93,6 +95,8 @@ class Facts:
             }
         if campaign is not None:
             facts |= {
+                # Where nothing had ended, the mail is put into the outbox as the case is closed; else later.
+                "undone": case.closed_at is not None and claimed.created_at > case.closed_at,
                 "month": campaign.month,
                 "dormant_count": campaign.dormant_count,
                 "drafted_at": campaign.drafted_at,
@@ -138,6 +142,7 @@ def _for_members(settings: Settings, kind: Kind, facts: Facts, now: datetime) ->
         "next_charge": worded(wording.long_date, facts.paid_through)
         if facts.paid_through is not None and facts.paid_through > now
         else None,
+        "undone": facts.undone,
         "lapsed": worded(wording.last_day, facts.lapsed_at or facts.deadline_at),
         "lapsed_short": worded(wording.last_day_short, facts.lapsed_at or facts.deadline_at),
         "sign_in_minutes": int(LIFETIME[Purpose.SIGN_IN] / timedelta(minutes=1)),

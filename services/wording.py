@@ -7,8 +7,10 @@ English text is the msgid. Days are named in the service's time zone.
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import date, datetime, timedelta, tzinfo
+from decimal import ROUND_HALF_UP, Decimal
 from typing import Any, Literal
 
+from babel import Locale
 from babel.dates import format_date, format_time, get_timezone_name
 from babel.numbers import format_currency, format_decimal, get_currency_precision
 from flask_babel import force_locale, get_locale, gettext, ngettext
@@ -163,8 +165,15 @@ def paid_since(
 
 
 def about(amount: Money) -> str:
-    """ "about €194.85"."""
-    return _("about %(amount)s", amount=money(amount.minor, amount.currency))
+    """ "about €195": an estimate has no cents."""
+    whole = to_decimal(amount.minor, get_currency_precision(amount.currency)).quantize(Decimal(1), ROUND_HALF_UP)
+    pattern = Locale.parse(language()).currency_formats["standard"].pattern.replace(".00", "")
+    return _(
+        "about %(amount)s",
+        amount=format_currency(whole, amount.currency, pattern, locale=language(), currency_digits=False)
+        if whole
+        else money(amount.minor, amount.currency),
+    )
 
 
 # Decisions

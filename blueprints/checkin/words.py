@@ -28,6 +28,8 @@ class Words:
     deadline: str
     until: str
     """ "up to and including 30 June": how long an answer can be changed."""
+    deadline_until: str
+    """The same for the day that silence leads to, which may be a later one."""
     ends: str
     ends_short: str
     access: str | None
@@ -52,6 +54,7 @@ def of_standing(seen: Standing, settings: Settings, now: datetime) -> Words:
         used=wording.short_date(member.last_used_at, zone) if used_since and member.last_used_at else None,
         deadline=wording.last_day(seen.deadline, zone),
         until=wording.up_to_and_including(outlook.ends_at, zone),
+        deadline_until=wording.up_to_and_including(seen.deadline, zone),
         ends=wording.last_day(outlook.ends_at, zone),
         ends_short=wording.last_day_short(outlook.ends_at, zone),
         access=None if outlook.access_ends_at <= outlook.ends_at else wording.last_day(outlook.access_ends_at, zone),

@@ -37,6 +37,7 @@ LINKS = {
     Kind.SIGN_IN: "sign-in",
     Kind.ERASE_CONFIRM: "account/erase",
     Kind.END_UNCLEAR: "end-membership",
+    Kind.NEW_ADDRESS: "account/email",
 }
 """Which page each kind links to; the others have no link. services/links.py makes them."""
 
@@ -202,8 +203,10 @@ def test_the_named_day_is_the_one_before_the_bound(settings: Settings, kind: Kin
     assert not re.search(r"\b1\.? (July|Juli|May|Mai)\b", whole)
     if kind in (*NOTICES, Kind.DEADLINE_MOVED, Kind.RECEIPT_LAPSE, Kind.USED_AFTER_END, Kind.LAPSED):
         day = "Tuesday, 30 June 2026" if language == "en" else "Dienstag, 30. Juni 2026"
-        assert day in mail.text
-        assert day in Seen(mail.html).text
+        # Of what is over only the date: the last day of a membership need not be the last day of its use.
+        named = day.partition(", ")[2] if kind == Kind.LAPSED else day
+        assert named in mail.text
+        assert named in Seen(mail.html).text
         assert day.partition(", ")[2] in mail.subject
         assert ("30 April 2027" if language == "en" else "30. April 2027") in mail.text
 
@@ -258,7 +261,7 @@ def test_a_hostile_name_is_text_and_nothing_else(settings: Settings, kind: Kind,
     assert Seen(mail.html).links == Seen(ordinary.html).links
     assert sorted(parsed(mail).keys()) == sorted(parsed(ordinary).keys())
     assert not any(part.defects for part in parsed(mail).walk())
-    assert "49" not in mail.text.replace("194", "")
+    assert "49" not in mail.text.replace("195", "")
     assert max(len(line) for line in on_the_wire(mail).split(b"\r\n")) <= 998
 
 
@@ -293,7 +296,7 @@ def test_the_first_lines_of_a_warning_carry_the_message(settings: Settings, lang
         first.split()
     )
     said = " ".join(text.split())
-    for fact in ("C-10042", "Standard", "12", "194"):
+    for fact in ("C-10042", "Standard", "12", "195"):
         assert fact in said
     assert max(len(line) for line in text.splitlines() if "://" not in line) <= 72
 
@@ -316,6 +319,58 @@ def test_what_is_paid_longer_can_be_used_longer_and_is_saved_longer(settings: Se
         said = " ".join(rendered(settings, kind, paid_through=paid, interval="year").text.split())
         assert "you can use Lumio until Friday, 14 May 2027" in said
         assert "Friday, 31 March 2028" in said
+
+
+PAID_FOR_A_YEAR = {"paid_through": datetime(2027, 5, 14, 22, tzinfo=UTC), "interval": "year"}
+
+
+@pytest.mark.parametrize("kind", NOTICES)
+@every_language
+def test_a_notice_says_by_which_day_use_is_an_answer(settings: Settings, kind: Kind, language: str) -> None:
+    """Beside the day it is about: further down, "until then" would mean the day until which is paid or saved."""
+    for paid in ({}, PAID_FOR_A_YEAR):
+        mail = rendered(settings, kind, language, **paid)
+        said = {
+            "en": "If you use Lumio at any time up to and including 30 June, your membership continues",
+            "de": "Wenn Sie Lumio bis einschließlich 30. Juni nutzen, läuft Ihre Mitgliedschaft",
+        }[language]
+        text, html = " ".join(mail.text.split()), Seen(mail.html).text
+        for whole in (text, html):
+            assert said in whole
+            assert whole.index(said) < whole.index("2027"), "before any other day is named"
+
+
+@every_language
+def test_an_end_is_no_last_day_where_more_is_paid(settings: Settings, language: str) -> None:
+    access = {"lapsed_at": ZONE_DEADLINE, "access_ends_at": datetime(2027, 5, 14, 22, tzinfo=UTC)}
+    for kind in (Kind.LAPSED, Kind.LAST_CHANCE):
+        said = " ".join(rendered(settings, kind, language, **access).text.split())
+        assert {"en": "ended on 30 June 2026.", "de": "ist zum 30. Juni 2026 beendet."}[language] in said
+        assert "letzter Tag" not in said
+
+
+@every_language
+def test_the_order_is_promised_as_the_page_has_it(settings: Settings, language: str) -> None:
+    """In German the law wants other words on the button than the price."""
+    for kind in (Kind.LAPSED, Kind.LAST_CHANCE):
+        said = " ".join(rendered(settings, kind, language, lapsed_at=ZONE_DEADLINE).text.split())
+        assert {"en": "a button on a page that names the price", "de": "auf einer Seite, die den Preis nennt"}[
+            language
+        ] in said
+
+
+def test_the_german_says_what_costs_and_what_can_be_taken_up_again(settings: Settings) -> None:
+    said = " ".join(rendered(settings, Kind.WARNING, "de").text.split())
+    assert "Ihre Mitgliedschaft kostet 12,99" in said
+    assert "So lange können Sie Ihre Mitgliedschaft wieder aufnehmen" in said
+    assert "seither" not in said
+
+
+@pytest.mark.parametrize("undone", [True, False])
+def test_only_an_end_that_was_carried_out_is_said_to_be_undone(settings: Settings, undone: bool) -> None:
+    said = " ".join(rendered(settings, Kind.RETURNED, undone=undone).text.split())
+    assert ("We had ended it already; that is undone." in said) is undone
+    assert "Our mails about its end no longer apply" in said
 
 
 def test_a_lapse_says_what_the_database_says(settings: Settings) -> None:
