@@ -8,6 +8,7 @@ class Purpose(StrEnum):
     SIGN_IN = "sign_in"
     ERASE = "erase"
     COME_BACK = "come_back"
+    NEW_ADDRESS = "new_address"
     END = "end"
     """No link is made for it: its rows count the requests of the page that ends without signing in."""
 
@@ -15,6 +16,7 @@ class Purpose(StrEnum):
 LIFETIME = {
     Purpose.SIGN_IN: timedelta(minutes=15),
     Purpose.ERASE: timedelta(hours=1),
+    Purpose.NEW_ADDRESS: timedelta(hours=1),
     Purpose.END: timedelta(hours=1),
 }
 """A come-back link lives until the member's keep-until instead."""

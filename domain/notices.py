@@ -25,6 +25,8 @@ class Kind(StrEnum):
     SIGN_IN = "sign_in"
     ERASE_CONFIRM = "erase_confirm"
     END_UNCLEAR = "end_unclear"
+    NEW_ADDRESS = "new_address"
+    ADDRESS_CHANGED = "address_changed"
     # To operators.
     CAMPAIGN_READY = "campaign_ready"
     APPROVE_BY = "approve_by"
@@ -32,6 +34,8 @@ class Kind(StrEnum):
 
 
 NOTICES = (Kind.WARNING, Kind.REMINDER, Kind.LAST_CALL)
+TO_ONE_ADDRESS = (Kind.SIGN_IN, Kind.ERASE_CONFIRM, Kind.NEW_ADDRESS, Kind.ADDRESS_CHANGED, Kind.ERASED)
+"""Mails that mean the address they are made out to, whatever the member's is by the time they go out."""
 TO_OPERATORS = (Kind.CAMPAIGN_READY, Kind.APPROVE_BY, Kind.NEEDS_ATTENTION)
 
 REMINDER_DAYS = 7
@@ -52,7 +56,14 @@ PURGE_ATTEMPT_DAYS = 30
 WORDING_VERSION = "2026-11"
 """Stored on each answer: which wording the member had before them. Change it with the texts of a notice or page."""
 
-PRIORITY = {Kind.SIGN_IN: 0, Kind.ERASE_CONFIRM: 0, Kind.WARNING: 5, Kind.REMINDER: 5, Kind.LAST_CALL: 4}
+PRIORITY = {
+    Kind.SIGN_IN: 0,
+    Kind.ERASE_CONFIRM: 0,
+    Kind.NEW_ADDRESS: 0,
+    Kind.WARNING: 5,
+    Kind.REMINDER: 5,
+    Kind.LAST_CALL: 4,
+}
 DEFAULT_PRIORITY = 2
 """Lower goes first: a sign-in mail is waited for, a warning has days."""
 

@@ -22,6 +22,8 @@ class MagicLink(Base):
 
     address_digest: Mapped[str] = mapped_column(String(64))
     """SHA-256 of the address at issue: the link dies with the address."""
+    new_address: Mapped[str | None] = mapped_column(String(320))
+    """Where a member wants mail to go: the link went there, and using it proves that it arrives."""
     ip_digest: Mapped[str | None] = mapped_column(String(64))
 
     created_at: Mapped[datetime]

@@ -20,8 +20,12 @@ class Member(Base):
     external_id: Mapped[str | None] = mapped_column(String(200), unique=True)
     email: Mapped[str | None] = mapped_column(String(320))
     email_key: Mapped[str | None] = mapped_column(String(320))
+    email_replaced_key: Mapped[str | None] = mapped_column(String(320))
+    """The address that the member has changed here: a file that still has it is late, and changes nothing."""
     name: Mapped[str | None] = mapped_column(String(200))
     locale: Mapped[str | None] = mapped_column(String(35))
+    locale_chosen_at: Mapped[datetime | None]
+    """The member has chosen the language here: files leave it alone."""
     status: Mapped[str] = mapped_column(String(10), server_default=MemberStatus.ACTIVE)
 
     joined_at: Mapped[datetime]
@@ -134,6 +138,7 @@ Member.__table__.append_constraint(
 Member.__table__.append_constraint(
     CheckConstraint(
         "status <> 'purged' OR (external_id IS NULL AND email IS NULL AND email_key IS NULL AND name IS NULL"
+        " AND email_replaced_key IS NULL"
         " AND billing_ref IS NULL AND exempt_reason IS NULL AND operator_exempt_reason IS NULL"
         " AND purged_at IS NOT NULL)",
         name="purged_is_empty",

@@ -1,4 +1,4 @@
-"""Random links for one purpose: to sign in, to be erased, to come back.
+"""Random links for one purpose: to sign in, to be erased, to come back, to confirm a new address.
 
 A token exists in its mail and nowhere else: the database keeps its SHA-256, minted in the claim of the mail. A link
 serves its purpose only, until it expires, once, and only while its member has the address it was made for.
@@ -97,24 +97,28 @@ def asked(
 
 def request_erase(session: Session, member: Member, now: datetime) -> bool:
     """Queue the mail that asks a signed-in member to confirm the erasure. False: five an hour are enough."""
-    if member.email is None:
+    link = _wanted(session, Purpose.ERASE, member, now)
+    if link is None:
         return False
-    address = _digest(address_key(member.email))
-    asked = session.execute(select(_asked_lately(Purpose.ERASE, address, now))).scalar_one()
-    if asked >= SIGN_IN_MAILS_PER_ADDRESS_AN_HOUR:
-        return False
-    link = MagicLink(
-        purpose=Purpose.ERASE,
-        member_id=member.id,
-        address_digest=address,
-        created_at=now,
-        expires_at=now + LIFETIME[Purpose.ERASE],
-    )
-    session.add(link)
-    session.flush()
     once_key = f"erase_confirm:{secrets.token_hex(16)}"
     return outbox.put(
         session, kind=Kind.ERASE_CONFIRM, once_key=once_key, now=now, member=member, magic_link_id=link.id
+    )
+
+
+def request_new_address(session: Session, member: Member, new_address: str, now: datetime) -> bool:
+    """Queue the mail to a new address that asks there to confirm it. False: five an hour are enough."""
+    link = _wanted(session, Purpose.NEW_ADDRESS, member, now, new_address)
+    if link is None:
+        return False
+    return outbox.put(
+        session,
+        kind=Kind.NEW_ADDRESS,
+        once_key=f"new_address:{secrets.token_hex(16)}",
+        now=now,
+        member=member,
+        magic_link_id=link.id,
+        to_address=new_address,
     )
 
 
@@ -209,6 +213,29 @@ def memberships(session: Session, key: str) -> list[Member]:
             .order_by(Member.status != MemberStatus.ACTIVE, Member.plan, Member.id)
         )
     )
+
+
+def _wanted(
+    session: Session, purpose: Purpose, member: Member, now: datetime, new_address: str | None = None
+) -> MagicLink | None:
+    """The row of a link that a signed-in member asks for, bound to the present address; None: enough for an hour."""
+    if member.email is None:
+        return None
+    address = _digest(address_key(member.email))
+    asked_for = session.execute(select(_asked_lately(purpose, address, now))).scalar_one()
+    if asked_for >= SIGN_IN_MAILS_PER_ADDRESS_AN_HOUR:
+        return None
+    link = MagicLink(
+        purpose=purpose,
+        member_id=member.id,
+        address_digest=address,
+        new_address=new_address,
+        created_at=now,
+        expires_at=now + LIFETIME[purpose],
+    )
+    session.add(link)
+    session.flush()
+    return link
 
 
 def _usable(purpose: Purpose, token: str, now: datetime) -> ColumnElement[bool]:

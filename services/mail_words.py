@@ -18,6 +18,9 @@ from settings import Settings
 
 LONGEST_NAME = 60
 
+WITHOUT_FACTS = (Kind.ERASED, Kind.END_UNCLEAR, Kind.NEW_ADDRESS)
+"""Mails that name no membership: it is gone, not clear, or not yet known to be the reader's."""
+
 _LOOKS_LIKE_A_LINK = re.compile(r"://|www\.|\S\.[^\W\d_]{2,}(/|\b)|@", re.IGNORECASE)
 _NOT_PRINTED = re.compile(r"[\x00-\x1f\x7f-\x9f\u200e\u200f\u2028-\u202e\u2066-\u2069]+")
 
@@ -131,8 +134,9 @@ def _for_members(settings: Settings, kind: Kind, facts: Facts, now: datetime) ->
         return None if instant is None else wording_of(instant, zone)
 
     return {
-        "name": greeting_name(facts.name),
-        "membership": [] if kind in (Kind.ERASED, Kind.END_UNCLEAR) else _membership(facts, zone),
+        # Nobody has proven yet that a new address is the member's.
+        "name": None if kind == Kind.NEW_ADDRESS else greeting_name(facts.name),
+        "membership": [] if kind in WITHOUT_FACTS else _membership(facts, zone),
         "ends_by_silence": settings.on_silence == "lapse",
         "price": wording.price(facts.price_minor, facts.currency, facts.interval) if priced else None,
         "warned": worded(wording.short_date, facts.warned_at),

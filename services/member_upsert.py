@@ -3,6 +3,7 @@
 - A use is never lowered or emptied, unless the import is told to correct uses.
 - An operator's exemption is not in any of these statements. A status changes in one way only: who had ended and is
   listed with an active subscription is active again. A lapse is not touched (services/returning.py takes it back).
+- An address that the member has changed here yields to a third one only, a language chosen here to none.
 - Who has asked to be erased is not updated; who was erased is not raised again.
 - Nothing is written where nothing differs.
 """
@@ -85,8 +86,13 @@ class Upsert:
 
         values: dict[str, Any] = {name: new[name] for name in self.names if name != "external_id"}
         same_address = Member.email_key == new.email_key
-        values["email"] = case((same_address, Member.email), else_=new.email)
-        values["mail_state"] = case((same_address, Member.mail_state), else_=MailState.GOOD.value)
+        late = new.email_key == Member.email_replaced_key
+        values["email"] = case((or_(same_address, late), Member.email), else_=new.email)
+        values["email_key"] = case((late, Member.email_key), else_=new.email_key)
+        values["email_replaced_key"] = case((late, Member.email_replaced_key), else_=None)
+        values["mail_state"] = case((or_(same_address, late), Member.mail_state), else_=MailState.GOOD.value)
+        if "locale" in values:
+            values["locale"] = case((Member.locale_chosen_at.is_not(None), Member.locale), else_=new.locale)
         if "last_used_at" in values and not correct_use:
             later = and_(
                 new.last_used_at.is_not(None),

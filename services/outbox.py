@@ -26,8 +26,12 @@ def put(
     operator: Operator | None = None,
     magic_link_id: int | None = None,
     deadline_at: datetime | None = None,
+    to_address: str | None = None,
 ) -> bool:
-    """Queue one message to a member or an operator. False: a message of this key is there already."""
+    """Queue one message to a member or an operator. False: a message of this key is there already.
+
+    It goes to the address on record unless ``to_address`` says otherwise.
+    """
     recipient = member or operator
     assert recipient is not None
     statement = (
@@ -41,7 +45,7 @@ def put(
             operator_id=operator.id if operator else None,
             magic_link_id=magic_link_id,
             locale=recipient.locale,
-            to_address=recipient.email,
+            to_address=to_address or recipient.email,
             priority=priority(kind),
             created_at=now,
             due_at=now,

@@ -227,7 +227,8 @@ def _purge_window(session: Session, settings: Settings, due: Any, now: datetime)
             **{
                 name: None
                 for name in (
-                    "external_id", "email", "email_key", "name", "locale", "last_used_at", "last_kept_at",
+                    "external_id", "email", "email_key", "email_replaced_key", "name", "locale", "locale_chosen_at",
+                    "last_used_at", "last_kept_at",
                     "returned_at", "plan", "price_minor", "currency", "billing_interval", "paid_through",
                     "billing_ref", "exempt_reason", "operator_exempt_reason", "erase_requested_at",
                 )

@@ -82,12 +82,13 @@ def decline_reminders(session: Session, case_id: int, declined: bool, now: datet
     return True
 
 
-def address_changed(session: Session, settings: Settings, now: datetime) -> int:
+def address_changed(session: Session, settings: Settings, now: datetime, member_id: int | None = None) -> int:
     """After an import or an e-mail change: live cases that still write to another address than their member's.
 
     The old link shows no facts and takes no answer, the warning counts no more, and the new address is warned.
     """
-    stale = (Case.closed_at.is_(None), Case.member_id == Member.id, Case.address != Member.email)
+    one = () if member_id is None else (Member.id == member_id,)
+    stale = (Case.closed_at.is_(None), Case.member_id == Member.id, Case.address != Member.email, *one)
     lock_members(session, select(Case.member_id).join(Member, Member.id == Case.member_id).where(*stale))
     batch = new_batch()
     changed = change(

@@ -1,5 +1,6 @@
 """The signed-in pages: the membership, its data, its end by the member's own wish."""
 
+from blueprints.account import changes
 from blueprints.account.views import blueprint
 
-__all__ = ["blueprint"]
+__all__ = ["blueprint", "changes"]

@@ -26,6 +26,7 @@ def show() -> str:
         "account/show.html",
         member=member,
         has_case=_has_case(member),
+        spoken=wording.supported(member.locale),
         price=wording.price(member.price_minor, member.currency, member.billing_interval),
         still_access=member.access_ends_at is not None and member.access_ends_at > here.clock.now(),
         library=account.library_at_a_glance(db.session(), member.id),

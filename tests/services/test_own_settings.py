@@ -1,0 +1,180 @@
+"""An address changes once it is proven, the old one hears of it, and no file undoes what a member has chosen."""
+
+from datetime import datetime
+from pathlib import Path
+
+import pytest
+from sqlalchemy import select
+from sqlalchemy.orm import Session
+
+from domain.errors import BadValue, Refused
+from models import MagicLink, Member, Message
+from services import dispatch, own_settings
+from settings import Settings
+from tests import factories
+from tests.conftest import NOW
+from tests.doubles import FrozenClock
+from tests.factories import at
+from tests.services.filing import COLUMNS, Files
+from tests.services.support import accept_mails, case_of, close, kinds_to, opened, purge
+
+
+@pytest.fixture
+def member(session: Session) -> Member:
+    row = factories.dormant(session, email="old@example.org", external_id="m-7")
+    session.commit()
+    return row
+
+
+@pytest.fixture
+def files(session: Session, settings: Settings, tmp_path: Path) -> Files:
+    return Files(session, settings, tmp_path, NOW)
+
+
+def asked(session: Session, settings: Settings, member: Member, address: str, now: datetime) -> str:
+    """The token in the mail that went to the new address."""
+    assert own_settings.request_change(session, member.id, address, now)
+    session.commit()
+    [claimed] = [one for one in dispatch.claim(session, settings, now, 10) if one.kind == "new_address"]
+    dispatch.give_back(session, [claimed], now)
+    session.commit()
+    assert claimed.to_address == address
+    assert claimed.link is not None
+    return claimed.link.rpartition("/")[2]
+
+
+def change(session: Session, settings: Settings, member: Member, address: str, now: datetime) -> None:
+    token = asked(session, settings, member, address, now)
+    assert own_settings.confirm(session, settings, token, now) is not None
+    session.commit()
+
+
+def test_nothing_changes_before_the_link_at_the_new_address_is_used(
+    session: Session, settings: Settings, member: Member, clock: FrozenClock
+) -> None:
+    token = asked(session, settings, member, "New@example.org", clock.now())
+    session.refresh(member)
+    assert member.email == "old@example.org"
+    assert own_settings.confirm(session, settings, token, clock.now()) is not None
+    session.commit()
+    session.refresh(member)
+    assert (member.email, member.email_key) == ("New@example.org", "new@example.org")
+    notice = session.scalars(select(Message).where(Message.kind == "address_changed")).one()
+    assert notice.to_address == "old@example.org"
+    assert session.scalars(select(MagicLink.new_address)).all() == [None]
+    assert own_settings.confirm(session, settings, token, clock.now()) is None, "once"
+
+
+def test_the_link_dies_after_an_hour_and_with_an_earlier_change(
+    session: Session, settings: Settings, member: Member, clock: FrozenClock
+) -> None:
+    first = asked(session, settings, member, "one@example.org", clock.now())
+    accept_mails(session, settings, clock.now())
+    second = asked(session, settings, member, "two@example.org", clock.now())
+    assert own_settings.confirm(session, settings, second, clock.now()) is not None
+    assert own_settings.confirm(session, settings, first, clock.now()) is None
+    session.commit()
+    accept_mails(session, settings, clock.now())
+    third = asked(session, settings, member, "three@example.org", clock.now())
+    clock.tick(hours=1)
+    assert own_settings.confirm(session, settings, third, clock.now()) is None
+    session.refresh(member)
+    assert member.email == "two@example.org"
+
+
+def test_a_bounced_address_is_good_again_once_it_is_proven(
+    session: Session, settings: Settings, member: Member, clock: FrozenClock
+) -> None:
+    member.mail_state = "bounced"
+    session.commit()
+    change(session, settings, member, "old@example.org", clock.now())
+    session.refresh(member)
+    assert member.mail_state == "good"
+
+
+@pytest.mark.parametrize("wanted", ["", "mia", "OLD@example.org", "a b@example.org"])
+def test_what_is_no_other_address_is_refused(session: Session, member: Member, wanted: str) -> None:
+    with pytest.raises(BadValue):
+        own_settings.request_change(session, member.id, wanted, NOW)
+
+
+def test_five_mails_an_hour_are_enough(session: Session, member: Member, clock: FrozenClock) -> None:
+    sent = [own_settings.request_change(session, member.id, f"n{n}@example.org", clock.now()) for n in range(6)]
+    assert sent == [True] * 5 + [False]
+
+
+def test_whoever_is_being_erased_changes_nothing(session: Session, member: Member) -> None:
+    member.erase_requested_at = NOW
+    session.flush()
+    with pytest.raises(Refused):
+        own_settings.request_change(session, member.id, "new@example.org", NOW)
+
+
+def test_scenario_13_a_live_case_warns_the_new_address_and_counts_from_there(
+    session: Session, settings: Settings, member: Member, clock: FrozenClock
+) -> None:
+    opened(session, settings, clock.now())
+    before = case_of(session, member).address_generation
+    clock.travel(at("2026-06-20 10:00"))
+    change(session, settings, member, "new@example.org", clock.now())
+    case = case_of(session, member)
+    assert (case.address, case.address_generation, case.warned_at) == ("new@example.org", before + 1, None)
+    accept_mails(session, settings, clock.now())
+    assert kinds_to(session, member).count("warning") == 2
+    close(session, settings, at("2026-07-01 06:00"))
+    session.refresh(member)
+    assert member.status == "active", "eleven days are no notice"
+
+
+def test_a_file_that_does_not_know_of_the_change_leaves_it(
+    files: Files, session: Session, settings: Settings, member: Member
+) -> None:
+    change(session, settings, member, "new@example.org", NOW)
+    files.members(f"{COLUMNS}\nm-7,OLD@example.org,2025-01-15\n")
+    session.refresh(member)
+    assert (member.email, member.email_key) == ("new@example.org", "new@example.org")
+
+
+def test_a_file_that_knows_a_third_address_wins(
+    files: Files, session: Session, settings: Settings, member: Member
+) -> None:
+    change(session, settings, member, "new@example.org", NOW)
+    files.members(f"{COLUMNS}\nm-7,third@example.org,2025-01-15\n")
+    session.refresh(member)
+    assert (member.email, member.email_replaced_key) == ("third@example.org", None)
+
+
+def test_once_a_file_has_the_new_address_going_back_is_a_change_like_any_other(
+    files: Files, session: Session, settings: Settings, member: Member
+) -> None:
+    change(session, settings, member, "new@example.org", NOW)
+    files.members(f"{COLUMNS}\nm-7,new@example.org,2025-01-15\n")
+    files.members(f"{COLUMNS}\nm-7,old@example.org,2025-01-15\n")
+    session.refresh(member)
+    assert member.email == "old@example.org"
+
+
+def test_a_chosen_language_is_that_of_mails_and_outlives_files(
+    files: Files, session: Session, settings: Settings, member: Member
+) -> None:
+    own_settings.choose_language(session, member.id, "de", NOW)
+    session.commit()
+    files.members(f"{COLUMNS},locale\nm-7,old@example.org,2025-01-15,en\n")
+    opened(session, settings, NOW)
+    assert session.scalars(select(Message.locale).where(Message.kind == "warning")).all() == ["de"]
+
+
+def test_scenario_38_a_purge_leaves_no_address_of_a_change(
+    session: Session, settings: Settings, member: Member, clock: FrozenClock
+) -> None:
+    change(session, settings, member, "new@example.org", clock.now())
+    accept_mails(session, settings, clock.now())
+    asked(session, settings, member, "other@example.org", clock.now())
+    member.erase_requested_at = clock.now()
+    member.status = "ended"
+    purge(session, settings, clock.now())
+    session.refresh(member)
+    assert (member.status, member.email_replaced_key) == ("purged", None)
+    assert session.scalars(select(MagicLink)).all() == []
+    left = session.scalars(select(Message.to_address).where(Message.to_address.is_not(None))).all()
+    assert left in ([], ["new@example.org"]), "only the mail that confirms the erasure"

@@ -1,0 +1,117 @@
+"""The pages where members set their address and their language."""
+
+import pytest
+from flask import Flask
+from sqlalchemy.orm import Session
+
+from models import Member, for_writing
+from services import dispatch
+from tests import factories
+from tests.doubles import FrozenClock
+from tests.web.browser import SITE, Browser
+
+
+@pytest.fixture
+def mia(session: Session, browser: Browser) -> Member:
+    row = factories.using(session, email="old@example.org", external_id="C-7", locale="en")
+    session.commit()
+    browser.sign_in_as(row)
+    return row
+
+
+def mailed(app: Flask, session: Session, clock: FrozenClock) -> dict[str, str | None]:
+    """Links by address, as delivery mints them."""
+    session.commit()
+    for_writing(session)
+    with app.app_context():
+        claimed = dispatch.claim(session, app.extensions["dormouse"].settings, clock.now(), 10)
+    session.commit()
+    return {one.to_address: one.link for one in claimed}
+
+
+def test_an_address_is_changed_by_the_link_that_went_to_it(
+    app: Flask, session: Session, clock: FrozenClock, browser: Browser, another_browser: Browser, mia: Member
+) -> None:
+    browser.open("/account")
+    browser.open(next(link for link in browser.page.links if link.endswith("/account/email")))
+    assert "o…@example.org" in browser.page.text
+    browser.press(email="new@example.org")
+    assert "new@example.org" in browser.page.text
+    [(address, link)] = mailed(app, session, clock).items()
+    assert address == "new@example.org"
+    assert link is not None
+    assert link.startswith(f"{SITE}/account/email/")
+
+    another_browser.open(link)
+    assert "C-7" not in another_browser.page.text, "nobody has proven yet that it is the member's"
+    session.refresh(mia)
+    assert mia.email == "old@example.org"
+    session.commit()
+    another_browser.press()
+    assert another_browser.page.h1 == "Your address is changed"
+    session.refresh(mia)
+    assert mia.email == "new@example.org"
+    session.commit()
+    assert mailed(app, session, clock) == {"old@example.org": None}
+    another_browser.open(link)
+    assert another_browser.response.status_code == 410
+    another_browser.open(link, "POST", data={"csrf_token": "none"})
+    assert another_browser.response.status_code in (400, 410)
+
+
+@pytest.mark.parametrize("wanted", ["", "mia", "old@example.org"])
+def test_what_is_no_other_address_is_asked_for_again(browser: Browser, mia: Member, wanted: str) -> None:
+    browser.open("/account/email")
+    browser.press(email=wanted)
+    assert browser.response.status_code == 400
+    assert browser.page.ids["email"]["aria-invalid"] == "true"
+    assert "#email" in browser.page.links
+    assert browser.page.form.fields["email"] == wanted
+
+
+def test_too_many_requests_are_said(browser: Browser, mia: Member) -> None:
+    for n in range(6):
+        browser.open("/account/email")
+        browser.press(email=f"n{n}@example.org")
+    assert "Several mails are on their way" in browser.page.text
+
+
+def test_a_language_is_chosen_and_stays(browser: Browser, session: Session, mia: Member, app: Flask) -> None:
+    browser.open("/account?lang=en")
+    browser.open("/account/language")
+    browser.open(
+        "/account/language", "POST", data={"csrf_token": browser.page.form.fields["csrf_token"], "language": "de"}
+    )
+    assert browser.url == f"{SITE}/account"
+    assert browser.page.language == "de"
+    session.commit()
+    session.refresh(mia)
+    assert (mia.locale, mia.locale_chosen_at is not None) == ("de", True)
+    session.commit()
+    fresh = Browser(app, language="en")
+    fresh.sign_in_as(mia)
+    session.commit()
+    fresh.open("/account")
+    assert fresh.page.h1 == "Ihre Mitgliedschaft"
+
+
+def test_a_language_we_do_not_have_is_not_saved(browser: Browser, session: Session, mia: Member) -> None:
+    browser.open("/account/language")
+    browser.open(
+        "/account/language", "POST", data={"csrf_token": browser.page.form.fields["csrf_token"], "language": "xx"}
+    )
+    assert browser.response.status_code == 400
+    session.refresh(mia)
+    assert mia.locale == "en"
+
+
+@pytest.mark.parametrize("path", ["/account/email", "/account/language"])
+def test_strangers_are_asked_to_sign_in(browser: Browser, path: str) -> None:
+    browser.open(path)
+    assert browser.url == f"{SITE}/sign-in"
+
+
+def test_a_link_that_is_none_says_where_to_get_one(browser: Browser) -> None:
+    browser.open("/account/email/none")
+    assert browser.response.status_code == 410
+    assert "/account/email" in browser.page.links
