@@ -25,6 +25,7 @@ LEASE = timedelta(minutes=10)
 BATCH = 10
 """So many are claimed at once: few enough that a slow provider answers all of them within the lease."""
 
+TAKES_A_DAY = timedelta(days=1)
 FIRST_BACKOFF = timedelta(minutes=1)
 LONGEST_BACKOFF = timedelta(hours=6)
 
@@ -214,12 +215,35 @@ def record(session: Session, claimed: Claimed, outcome: BillingReceipt | Billing
             .values(paid_through=outcome.next_charge_at)
             .execution_options(synchronize_session=False)
         )
+    if isinstance(outcome, BillingReceipt) and claimed.kind is OrderKind.STOP:
+        _refund_if_late(session, claimed, now)
     if code == "billing_failed":
         # One mail a day, however many orders fail: what they are, the checks and `flask billing list` say.
         outbox.put_to_operators(session, Kind.NEEDS_ATTENTION, f"needs_attention:billing:{now:%Y-%m-%d}", now)
     if not (code == "billing_delayed" and claimed.attempts > 1):
         events.record(session, code, now, detail=claimed.kind, member_id=claimed.member_id, case_id=claimed.case_id)
     return True
+
+
+def _refund_if_late(session: Session, claimed: Claimed, now: datetime) -> None:
+    """A stop that reached the provider after a period had begun for which nothing was owed: that charge goes back.
+
+    A period begins where the paid one ended; where that is not known, a day is what a stop may take.
+    """
+    member = session.get(Member, claimed.member_id, populate_existing=True)
+    ended_at = None if member is None else member.access_ends_at or member.erase_requested_at
+    if member is None or ended_at is None or member.status == MemberStatus.ACTIVE:
+        return
+    renewed = member.paid_through is not None and ended_at <= member.paid_through < now
+    if renewed or now - ended_at > TAKES_A_DAY:
+        order(
+            session,
+            kind=OrderKind.REFUND,
+            key=f"refund:{claimed.key}",
+            member=member,
+            now=now,
+            since=ended_at,
+        )
 
 
 def failed_orders(session: Session) -> list[tuple[BillingOrder, Member]]:

@@ -7,7 +7,7 @@ Selection, cases, messages and events are each one statement, however many membe
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import Select, func, insert, literal, select, update
+from sqlalchemy import Select, func, literal, select, update
 from sqlalchemy.orm import Session
 
 from domain import dates
@@ -15,6 +15,7 @@ from domain.errors import NotFound, Refused
 from domain.lifecycle import CampaignState, CaseState, HoldReason, MailState, MessageState
 from domain.notices import APPROVE_REMINDER_DAYS, NOTICES, VETO_DAYS, Kind
 from models import Campaign, Case, Member, Message, change
+from models import insert as insert_or
 from models.base import UTCDateTime
 from services import breaker, events, outbox
 from services.cases import lock_members, new_batch
@@ -66,7 +67,13 @@ def draft(session: Session, settings: Settings, month: str, now: datetime) -> Ca
         "found_plan", "found_price_minor", "found_currency", "found_billing_interval", "address", "rule",
     ]  # fmt: skip
     selected = dormant(settings.policy, now, found, *askable(now))
-    campaign.dormant_count = change(session, insert(Case).from_select(columns, selected, include_defaults=False))
+    campaign.dormant_count = change(
+        session,
+        insert_or(session, Case)
+        .from_select(columns, selected, include_defaults=False)
+        # A member who ends the membership at this very moment opens a case too (PostgreSQL); one of the two is enough.
+        .on_conflict_do_nothing(),
+    )
     events.record(session, "campaign_drafted", now, campaign_id=campaign.id)
     events.record_all(session, events.of_cases("case_opened", Case.rule, now).where(Case.campaign_id == campaign.id))
 
@@ -233,9 +240,32 @@ def _open(session: Session, settings: Settings, campaign: Campaign, now: datetim
     events.record(session, "campaign_opened", now, campaign_id=campaign.id)
 
 
-def queue_warnings(session: Session, now: datetime, *which: Any) -> int:
-    """A warning for each live, silent case of the selection that has none for its present address."""
-    return outbox.put_for_cases(
+def queue_warnings(
+    session: Session,
+    now: datetime,
+    *which: Any,
+    again: tuple[MessageState, ...] = (MessageState.FAILED, MessageState.OBSOLETE),
+) -> int:
+    """A warning for each live, silent case of the selection that has none for its present address.
+
+    One that was given up, because it failed or a fact did not hold for a while, is taken up again (``again``: from
+    which of the two states).
+    """
+    unwarned = (
+        select(Case.id)
+        .join(Member, Member.id == Case.member_id)
+        .where(
+            Case.closed_at.is_(None),
+            Case.answer.is_(None),
+            Case.warned_at.is_(None),
+            Case.address == Message.to_address,
+            *which,
+        )
+    )
+    taken_up = outbox.take_up_again(
+        session, now, Message.kind == Kind.WARNING, Message.state.in_(again), Message.case_id.in_(unwarned)
+    )
+    return taken_up + outbox.put_for_cases(
         session,
         Kind.WARNING,
         outbox.case_key(Kind.WARNING, Case.address_generation),
@@ -327,7 +357,7 @@ def withdraw(session: Session, now: datetime, *which: Any) -> int:
         update(Message)
         .where(
             Message.case_id.in_(select(Case.id).where(ours)),
-            Message.kind.in_(NOTICES),
+            Message.kind.in_([*NOTICES, Kind.DEADLINE_MOVED]),
             Message.state == MessageState.QUEUED,
         )
         .values(state=MessageState.OBSOLETE),

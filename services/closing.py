@@ -339,10 +339,17 @@ def _close_otherwise(session: Session, settings: Settings, due: ColumnElement[bo
         ),
         else_=why_not(settings),
     )
+    # Held means that nothing ends because of silence, and nothing is sent: a held round's silent cases wait.
+    held = select(Campaign.id).where(Campaign.state == CampaignState.HELD)
     return change(
         session,
         update(Case)
-        .where(due, Case.member_id == Member.id, how.is_not(None))
+        .where(
+            due,
+            Case.member_id == Member.id,
+            how.is_not(None),
+            or_(Case.answer.is_not(None), Case.campaign_id.is_(None), Case.campaign_id.not_in(held)),
+        )
         .values(state=how, closed_at=now, batch=batch),
     )
 
@@ -415,16 +422,6 @@ def _roll_on(
 
     if rolled:
         ours = and_(here, Case.batch == batch)
-        change(
-            session,
-            update(Message)
-            .where(
-                Message.case_id.in_(select(Case.id).where(ours, Case.warned_at.is_(None))),
-                Message.kind == Kind.WARNING,
-                Message.state == MessageState.FAILED,
-            )
-            .values(state=MessageState.QUEUED, attempts=0, due_at=now),
-        )
         campaigns.queue_warnings(session, now, ours)
         campaigns.tell_moved(session, now, deadline, ours)
     return rolled

@@ -60,6 +60,9 @@ def answer(
     if wish == Answer.KEEP:
         case.kept_before_at = member.last_kept_at
         member.last_kept_at = now
+        if case.deadline_at is None:
+            # Answered before the campaign opened: without a day to close on, the case would stay live for ever.
+            case.deadline_at = dates.next_month_end(now, settings.zone)
     else:
         if changed:
             member.last_kept_at = case.kept_before_at

@@ -18,11 +18,11 @@ from sqlalchemy import ColumnElement, Select, and_, case, exists, func, literal,
 from sqlalchemy.orm import Session, aliased
 
 from domain import dates
-from domain.lifecycle import CampaignState, MessageState
-from domain.notices import NOTICES, Kind
+from domain.lifecycle import CampaignState, CaseState, MessageState
+from domain.notices import NOTICES, PURGE_AFTER_NOTICE_DAYS, Kind
 from domain.ports import MailResult
 from models import Campaign, Case, Member, Message, Operator, change
-from models.base import UTCDateTime
+from models.base import UTCDateTime, latest
 from services import events, links, outbox
 from services.bounces import address_is_dead
 from services.cases import facts_hold, lock, new_batch
@@ -91,6 +91,11 @@ def claim(session: Session, settings: Settings, now: datetime, limit: int) -> li
                 (
                     Message.kind == Kind.WARNING,
                     literal(dates.month_end_with_notice(now, settings.min_notice_days, settings.zone), UTCDateTime()),
+                ),
+                # Told late, nobody is erased before the notice has had its days: that is the day to name.
+                (
+                    Message.kind == Kind.LAST_CHANCE,
+                    latest(Message.deadline_at, literal(_earliest_purge(now, settings), UTCDateTime())),
                 ),
                 else_=Message.deadline_at,
             ),
@@ -209,10 +214,29 @@ def retire(session: Session, settings: Settings, now: datetime) -> int:
     )
 
 
+def _earliest_purge(now: datetime, settings: Settings) -> datetime:
+    return dates.start_of_day(
+        dates.local_day(now, settings.zone) + timedelta(days=PURGE_AFTER_NOTICE_DAYS), settings.zone
+    )
+
+
 def _may_go(settings: Settings) -> ColumnElement[bool]:
-    """A notice goes out only while its case's facts hold and its campaign is open; everything else always."""
+    """A notice goes out only while its case's facts hold and its campaign is open.
+
+    A mail with a link goes to nobody but its member: one that waits for an address that has changed waits until the
+    outbox has followed (warning.address_changed). Nothing that speaks of a deadline goes out of a held campaign.
+    """
     return or_(
-        Message.kind.not_in(NOTICES),
+        Message.kind.not_in([*NOTICES, Kind.DEADLINE_MOVED, *links.CHECK_IN, *links.COME_BACK]),
+        and_(
+            Message.kind.not_in([*NOTICES, Kind.DEADLINE_MOVED]),
+            Message.to_address == Member.email,
+        ),
+        and_(
+            Message.kind == Kind.DEADLINE_MOVED,
+            Message.to_address == Member.email,
+            Campaign.state == CampaignState.OPEN,
+        ),
         and_(
             facts_hold(settings),
             Campaign.state == CampaignState.OPEN,
@@ -284,18 +308,27 @@ def _warned(session: Session, settings: Settings, claimed: Claimed, member: Memb
             ),
         ),
     )
-    if updated and deadline != claimed.deadline_at:
-        current = session.get_one(Case, claimed.case.id, populate_existing=True)
-        if current.answer is None:
-            outbox.put(
-                session,
-                kind=Kind.DEADLINE_MOVED,
-                once_key=f"deadline_moved:{current.public_id}:{int(deadline.timestamp())}",
-                now=now,
-                member=member,
-                case=current,
-                deadline_at=deadline,
-            )
+    current = session.get_one(Case, claimed.case.id, populate_existing=True)
+    if not updated and current.state in (CaseState.WITHDRAWN, CaseState.EXEMPTED):
+        # It was on its way when the case ended: who gets it must hear that nothing ends.
+        outbox.put(
+            session,
+            kind=Kind.WITHDRAWN,
+            once_key=f"{Kind.WITHDRAWN}:{current.public_id}:{current.generation}",
+            now=now,
+            member=member,
+            case=current,
+        )
+    if updated and deadline != claimed.deadline_at and current.answer is None:
+        outbox.put(
+            session,
+            kind=Kind.DEADLINE_MOVED,
+            once_key=f"deadline_moved:{current.public_id}:{int(deadline.timestamp())}",
+            now=now,
+            member=member,
+            case=current,
+            deadline_at=deadline,
+        )
 
 
 def _release_expired(session: Session, now: datetime) -> None:

@@ -135,7 +135,7 @@ class _Importer:
         session, settings, now = self._session, self._settings, self._now
         if names not in self._upserts:
             columns = staged_columns(names)
-            self._upserts[names] = Upsert(session, settings, columns, correct_use=self._options.correct_use)
+            self._upserts[names] = Upsert(session, columns, now, correct_use=self._options.correct_use)
         upsert, uses = self._upserts[names], use_table()
         with staging.staged(session, upsert.table, rows), staging.staged(session, uses):
             with staging.by_key(session):

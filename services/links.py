@@ -1,6 +1,6 @@
 """Which link a mail carries. Random ones are minted here, in the claim of their mail: no outbox row ever holds one."""
 
-from datetime import datetime
+from datetime import datetime, timedelta
 
 from sqlalchemy.orm import Session
 
@@ -9,6 +9,9 @@ from domain.notices import Kind
 from models import Case, Member, Message
 from services import check_in, magic_links
 from settings import Settings
+
+OPEN_BEYOND_KEEP_UNTIL = timedelta(days=60)
+"""Until the purge has really happened coming back works, and a purge may wait for its last notice (promise 7)."""
 
 CHECK_IN = frozenset(
     {
@@ -34,7 +37,9 @@ def for_message(
         token = check_in.token(settings, case.public_id, case.address_generation)
         return f"{settings.public_url}/check-in/{token}"
     if kind in COME_BACK and member is not None and member.keep_until is not None and member.email is not None:
-        token = magic_links.mint(session, Purpose.COME_BACK, member.id, member.email, member.keep_until, now)
+        # The member's row decides how long one can come back; the link must not be over before that.
+        expires_at = max(member.keep_until, now) + OPEN_BEYOND_KEEP_UNTIL
+        token = magic_links.mint(session, Purpose.COME_BACK, member.id, member.email, expires_at, now)
         return f"{settings.public_url}/come-back/{token}"
     if kind in ON_REQUEST and message.magic_link_id is not None:
         token = magic_links.mint_into(session, message.magic_link_id, now)

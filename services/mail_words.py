@@ -53,11 +53,11 @@ class Facts:
     answered_at: datetime | None = None
     case_state: str | None = None
     not_mine: bool = False
+    undone: bool = False
+    """Whether the end had been carried out, and was taken back afterwards."""
     # The campaign
     month: str | None = None
     dormant_count: int | None = None
-    undone: bool = False
-    """Whether the end had been carried out, and was taken back afterwards."""
     drafted_at: datetime | None = None
     hold_reason: str | None = None
     hold_facts: dict[str, Any] | None = None
@@ -95,11 +95,11 @@ class Facts:
                 "answered_at": case.answered_at,
                 "case_state": case.state,
                 "not_mine": case.not_mine_at is not None,
+                # Where nothing had ended, the mail is put into the outbox as the case is closed; else later.
+                "undone": case.closed_at is not None and claimed.created_at > case.closed_at,
             }
         if campaign is not None:
             facts |= {
-                # Where nothing had ended, the mail is put into the outbox as the case is closed; else later.
-                "undone": case.closed_at is not None and claimed.created_at > case.closed_at,
                 "month": campaign.month,
                 "dormant_count": campaign.dormant_count,
                 "drafted_at": campaign.drafted_at,
@@ -142,11 +142,11 @@ def _for_members(settings: Settings, kind: Kind, facts: Facts, now: datetime) ->
         "warned": worded(wording.short_date, facts.warned_at),
         "answered": worded(wording.date_and_time, facts.answered_at),
         "used": worded(wording.short_date, facts.last_used_at) if used_since else None,
+        "undone": facts.undone,
         "returned": worded(wording.date_and_time, facts.returned_at),
         "next_charge": worded(wording.long_date, facts.paid_through)
         if facts.paid_through is not None and facts.paid_through > now
         else None,
-        "undone": facts.undone,
         "lapsed": worded(wording.last_day, facts.lapsed_at or facts.deadline_at),
         "lapsed_short": worded(wording.last_day_short, facts.lapsed_at or facts.deadline_at),
         "sign_in_minutes": int(LIFETIME[Purpose.SIGN_IN] / timedelta(minutes=1)),
@@ -184,6 +184,9 @@ def _end(settings: Settings, facts: Facts, now: datetime) -> dict[str, Any]:
         return {"deadline": None, "access": None, "saved": None}
     access_ends_at = facts.access_ends_at or max(ends_at, facts.paid_through or ends_at)
     keep_until = facts.keep_until or dates.keep_until(access_ends_at, settings.keep_months, zone)
+    if facts.lapsed_at is not None and facts.deadline_at is not None:
+        # A last chance that goes out late names the day before which the purge does not happen: see dispatch.claim.
+        keep_until = max(keep_until, facts.deadline_at)
     return {
         "deadline": wording.end_of_day(ends_at, zone),
         "deadline_day": wording.last_day(ends_at, zone),

@@ -38,7 +38,6 @@ from models import insert as insert_or
 from models.base import UTCDateTime
 from services import staging
 from services.cases import lock_members
-from settings import Settings
 
 OFFER = ("plan", "price_minor", "currency", "billing_interval")
 """What a member is quoted on coming back: a lapsed member's is kept where the file has none any more."""
@@ -57,10 +56,9 @@ def use_table() -> Table:
 class Upsert:
     """The statements for one set of columns."""
 
-    def __init__(self, session: Session, settings: Settings, names: list[str], *, correct_use: bool) -> None:
+    def __init__(self, session: Session, names: list[str], now: datetime, *, correct_use: bool) -> None:
         self.table = staging_table(names)
         self.names = names
-        self._billing_ref = "external_id" if settings.billing == "local" else None
         new = self.table.c
         self._joined = self.table.outerjoin(Member, Member.external_id == new.external_id)
         status = new.subscription_status if "subscription_status" in names else Member.subscription_status
@@ -69,14 +67,11 @@ class Upsert:
             Member.erase_requested_at.is_(None),
             status == SubscriptionStatus.ACTIVE,
         )
-        self._upsert = self._build(session, correct_use=correct_use)
+        self._upsert = self._build(session, now, correct_use=correct_use)
 
-    def _build(self, session: Session, *, correct_use: bool) -> Any:
+    def _build(self, session: Session, now: datetime, *, correct_use: bool) -> Any:
         columns = [self.table.c[name] for name in self.names]
         names = list(self.names)
-        if self._billing_ref is not None:
-            columns.append(self.table.c[self._billing_ref])
-            names.append("billing_ref")
         selected = select(*columns).where(true())
         if session.get_bind().dialect.name == "postgresql":
             # Rows are locked in the order of their ids, as the month end does it, so that the two never deadlock.
@@ -107,6 +102,8 @@ class Upsert:
         status = new.subscription_status if "subscription_status" in values else Member.subscription_status
         again = and_(Member.status == MemberStatus.ENDED, status == SubscriptionStatus.ACTIVE)
         values["status"] = case((again, MemberStatus.ACTIVE.value), else_=Member.status)
+        # Joining again is a return, and a return is a sign of life.
+        values["returned_at"] = case((again, literal(now, UTCDateTime())), else_=Member.returned_at)
 
         differs = or_(*(Member.__table__.c[name].is_distinct_from(value) for name, value in values.items()))
         return statement.on_conflict_do_update(
@@ -191,8 +188,12 @@ def is_news(used_at: Any) -> Any:
     )
     return and_(
         used_at.is_not(None),
-        used_at.is_distinct_from(Member.last_used_at),
-        or_(Member.status == MemberStatus.LAPSED, ended_it),
+        # Of who has lapsed every use is looked at, also one that is on record: what an earlier file did not reverse, a
+        # later one does.
+        or_(
+            Member.status == MemberStatus.LAPSED,
+            and_(ended_it, used_at.is_distinct_from(Member.last_used_at)),
+        ),
     )
 
 
@@ -208,7 +209,11 @@ def stage_news(session: Session, incoming: Table, used_at: Any, uses: Table) -> 
 
 def end_absent(session: Session, absent: Table, now: datetime) -> int:
     """Mark the members in ``absent`` as ended, and write that down; both only of those who are active still."""
-    gone = and_(Member.status == literal_column("'active'"), Member.id.in_(select(absent.c.member_id)))
+    # Whose own end is on its way leaves by that, with everything saved, although the service lists them no more.
+    leaving = exists(
+        select(Case.id).where(Case.member_id == Member.id, Case.closed_at.is_(None), Case.answer == Answer.LAPSE)
+    )
+    gone = and_(Member.status == literal_column("'active'"), Member.id.in_(select(absent.c.member_id)), ~leaving)
     session.execute(
         insert(Event).from_select(
             ["at", "code", "detail", "member_id"],

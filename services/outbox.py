@@ -6,10 +6,11 @@
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import ColumnElement, String, cast, literal, select
+from sqlalchemy import ColumnElement, String, cast, literal, select, update
 from sqlalchemy.orm import Session
 
-from domain.notices import Kind, priority
+from domain.lifecycle import MessageState
+from domain.notices import NOTICES, TO_ONE_ADDRESS, Kind, priority
 from models import Campaign, Case, Member, Message, Operator, change, insert
 from models.base import UTCDateTime
 
@@ -93,6 +94,31 @@ def put_for_cases(
     ]  # fmt: skip
     statement = insert(session, Message).from_select(columns, selected, include_defaults=False)
     return change(session, statement.on_conflict_do_nothing(index_elements=["once_key"]))
+
+
+def take_up_again(session: Session, now: datetime, *which: ColumnElement[bool]) -> int:
+    """Queue messages again that had been given up: refused too often, or held to be obsolete by a fact that passed."""
+    return change(
+        session,
+        update(Message).where(*which).values(state=MessageState.QUEUED, attempts=0, due_at=now),
+    )
+
+
+def follow_address(session: Session) -> int:
+    """Queued mails to a member go to the present address; notices and what was asked for from the old one do not."""
+    present = select(Member.email).where(Member.id == Message.member_id).scalar_subquery()
+    return change(
+        session,
+        update(Message)
+        .where(
+            Message.state == MessageState.QUEUED,
+            Message.member_id.is_not(None),
+            Message.kind.not_in([*NOTICES, *TO_ONE_ADDRESS]),
+            present.is_not(None),
+            Message.to_address != present,
+        )
+        .values(to_address=present),
+    )
 
 
 def case_key(kind: Kind, *parts: Any) -> ColumnElement[str]:

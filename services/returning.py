@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
 
-from sqlalchemy import String, and_, cast, exists, func, literal, select, update
+from sqlalchemy import ColumnElement, String, and_, exists, literal, select, update
 from sqlalchemy.orm import Session
 
 from domain import dates
@@ -153,6 +153,10 @@ def returned_elsewhere(session: Session, settings: Settings, now: datetime) -> i
     paid_again = and_(Member.status == MemberStatus.LAPSED, Member.paid_through > Member.access_ends_at)
     lock_members(session, select(Member.id).where(paid_again))
     returned = select(Member.id).where(paid_again)
+    _take_back_mails(session, Message.member_id.in_(returned))
+    # A stop that waits would stop what has just been paid; one that may have gone out is undone. One that is done came
+    # before the payment.
+    _take_back_stops(session, BillingOrder.member_id.in_(returned), now, done_too=False)
     events.record_all(
         session,
         select(
@@ -198,36 +202,33 @@ def _reverse(session: Session, which: Any, becomes: CaseState, mail: Kind | None
         return 0
     ours = Case.batch == batch
     _activate(session, Member.id.in_(select(Case.member_id).where(ours)), now)
-    stops = and_(BillingOrder.case_id.in_(select(Case.id).where(ours)), BillingOrder.kind == OrderKind.STOP)
+    _take_back_stops(session, BillingOrder.case_id.in_(select(Case.id).where(ours)), now, done_too=True)
+    _take_back_mails(session, Message.case_id.in_(select(Case.id).where(ours)))
+    if mail is not None:
+        outbox.put_for_cases(session, mail, outbox.case_key(mail, Case.generation), now, ours)
+    events.record_all(session, events.of_cases("lapse_reversed", literal(becomes.value), now).where(ours))
+    return reversed_
+
+
+def _take_back_stops(session: Session, which: ColumnElement[bool], now: datetime, *, done_too: bool) -> None:
+    """Strike out the stops that no provider has heard of, and order an undo of the others."""
+    stops = and_(which, BillingOrder.kind == OrderKind.STOP)
     change(
         session,
         update(BillingOrder)
         .where(stops, BillingOrder.state == OrderState.QUEUED, BillingOrder.attempts == 0)
-        .values(state=OrderState.SUPERSEDED),
+        .values(state=OrderState.SUPERSEDED, done_at=now),
     )
-    undo = (
-        select(
-            literal("undo:") + Case.public_id + ":" + cast(Case.generation, String),
-            Member.id,
-            Case.id,
-            literal(OrderKind.UNDO.value),
-            func.coalesce(Member.billing_ref, Member.public_id),
-            literal(now, UTCDateTime()),
-            literal(now, UTCDateTime()),
-        )
-        .select_from(Case)
-        .join(Member, Member.id == Case.member_id)
-        .where(
-            ours,
-            exists(
-                select(BillingOrder.id).where(
-                    BillingOrder.case_id == Case.id,
-                    BillingOrder.kind == OrderKind.STOP,
-                    BillingOrder.state != OrderState.SUPERSEDED,
-                )
-            ),
-        )
-    )
+    over = [OrderState.SUPERSEDED] if done_too else [OrderState.SUPERSEDED, OrderState.DONE]
+    undo = select(
+        literal("undo:") + BillingOrder.key,
+        BillingOrder.member_id,
+        BillingOrder.case_id,
+        literal(OrderKind.UNDO.value),
+        BillingOrder.billing_ref,
+        literal(now, UTCDateTime()),
+        literal(now, UTCDateTime()),
+    ).where(stops, BillingOrder.state.not_in(over))
     columns = ["key", "member_id", "case_id", "kind", "billing_ref", "created_at", "due_at"]
     change(
         session,
@@ -235,11 +236,6 @@ def _reverse(session: Session, which: Any, becomes: CaseState, mail: Kind | None
         .from_select(columns, undo, include_defaults=False)
         .on_conflict_do_nothing(index_elements=["key"]),
     )
-    _take_back_mails(session, Message.case_id.in_(select(Case.id).where(ours)))
-    if mail is not None:
-        outbox.put_for_cases(session, mail, outbox.case_key(mail, Case.generation), now, ours)
-    events.record_all(session, events.of_cases("lapse_reversed", literal(becomes.value), now).where(ours))
-    return reversed_
 
 
 def _take_back_mails(session: Session, whose: Any) -> None:

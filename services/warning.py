@@ -21,7 +21,11 @@ def remind(session: Session, settings: Settings, now: datetime) -> int:
     One statement for each deadline that is near. No two notices of one case go out within three days, so after a late
     warning a reminder waits, and a last call takes its place when the time for one is over.
     """
-    queued = 0
+    opened = select(Campaign.id).where(Campaign.state == CampaignState.OPEN)
+    # A warning whose facts did not hold when it was to go out, but do now, is taken up again.
+    queued = campaigns.queue_warnings(
+        session, now, facts_hold(settings), Case.campaign_id.in_(opened), again=(MessageState.OBSOLETE,)
+    )
     today = dates.local_day(now, settings.zone)
     deadlines = session.scalars(
         select(Case.deadline_at).where(Case.closed_at.is_(None), Case.deadline_at > now).distinct()
@@ -39,19 +43,24 @@ def remind(session: Session, settings: Settings, now: datetime) -> int:
                 (Message.state.in_([MessageState.QUEUED, MessageState.SENDING])) | (Message.sent_at >= quiet_since),
             )
         )
-        queued += outbox.put_for_cases(
-            session,
-            kind,
-            outbox.case_key(kind, func.epoch(Case.deadline_at)),
-            now,
+        due = (
             facts_hold(settings),
             Case.deadline_at == deadline,
             Case.warned_at.is_not(None),
             Case.reminders_declined_at.is_(None),
-            Campaign.state == CampaignState.OPEN,
+            Case.campaign_id.in_(opened),
             ~lately,
-            deadline=Case.deadline_at,
         )
+        queued += outbox.take_up_again(
+            session,
+            now,
+            Message.kind == kind,
+            Message.state == MessageState.OBSOLETE,
+            Message.deadline_at == deadline,
+            Message.case_id.in_(select(Case.id).join(Member, Member.id == Case.member_id).where(*due)),
+        )
+        key = outbox.case_key(kind, func.epoch(Case.deadline_at))
+        queued += outbox.put_for_cases(session, kind, key, now, *due, deadline=Case.deadline_at)
     return queued
 
 
@@ -85,8 +94,10 @@ def decline_reminders(session: Session, case_id: int, declined: bool, now: datet
 def address_changed(session: Session, settings: Settings, now: datetime, member_id: int | None = None) -> int:
     """After an import or an e-mail change: live cases that still write to another address than their member's.
 
-    The old link shows no facts and takes no answer, the warning counts no more, and the new address is warned.
+    The old link shows no facts and takes no answer, the warning counts no more, and the new address is warned. Other
+    mail that still waits follows the member.
     """
+    outbox.follow_address(session)
     one = () if member_id is None else (Member.id == member_id,)
     stale = (Case.closed_at.is_(None), Case.member_id == Member.id, Case.address != Member.email, *one)
     lock_members(session, select(Case.member_id).join(Member, Member.id == Case.member_id).where(*stale))

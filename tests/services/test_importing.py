@@ -42,7 +42,7 @@ def test_every_column_arrives(files: Files, session: Session) -> None:
     found = files.members(f"{FULL}\n{row}\n")
     assert (found.counts, files.reasons) == (Counts(created=1), [])
     member = only(session)
-    assert (member.external_id, member.billing_ref) == ("m-1", "m-1")
+    assert (member.external_id, member.billing_ref) == ("m-1", None), "the books know a member by the public id"
     assert (member.email, member.email_key) == ("Eva.Blum@Example.org", "eva.blum@example.org")
     assert (member.name, member.locale, member.plan) == ("Eva Blüm", "de-AT", "Standard")
     assert member.joined_at == at("2024-01-05 17:30")
