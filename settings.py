@@ -8,7 +8,7 @@ import base64
 import os
 import re
 import secrets
-from datetime import date, timedelta
+from datetime import date, time, timedelta
 from pathlib import Path
 from typing import Annotated, Literal, Self
 from urllib.parse import urlsplit
@@ -25,7 +25,14 @@ ROOT = Path(__file__).resolve().parent
 
 
 class SettingsError(Exception):
-    """A setting that cannot be used; the text is one line that names it."""
+    """A setting that cannot be used; the text is one line that names it.
+
+    ``keyless`` are the settings where they lack nothing but SECRET_KEY.
+    """
+
+    def __init__(self, text: str, *, keyless: "Settings | None" = None) -> None:
+        super().__init__(text)
+        self.keyless = keyless
 
 
 def _known_zone(name: str) -> str:
@@ -75,6 +82,13 @@ def _bounce_address(value: str) -> str:
         raise ValueError("write it like bounces@example.org; a plus and what names the message are put in by itself")
     if len(local) > LONGEST_LOCAL_PART:
         raise ValueError(f"at most {LONGEST_LOCAL_PART} characters may stand before the @: 33 more are put in")
+    return value
+
+
+def _window(value: str) -> str:
+    found = re.fullmatch(r"([01]\d|2[0-3]):([0-5]\d)-([01]\d|2[0-3]):([0-5]\d)", value)
+    if value and (found is None or found.group(1, 2) == found.group(3, 4)):
+        raise ValueError("write it like 08:00-20:00, in the service's time zone; leave it empty for any time")
     return value
 
 
@@ -134,6 +148,10 @@ class Settings(BaseSettings):
     mail_default_sender: Line = "membership@localhost"
     bounce_address: Annotated[str, AfterValidator(_bounce_address)] | None = None
     bounce_webhook_secret: Annotated[CommaSeparated, AfterValidator(_webhook_keys)] = ()
+    mail_rate: float = Field(default=0, ge=0, le=10_000, allow_inf_nan=False)
+    mail_daily: int = Field(default=0, ge=0)
+    mail_window: Annotated[str, AfterValidator(_window)] = ""
+    max_bounce_percent: float = Field(default=5, ge=0, le=100)
 
     billing: Literal["local"] = "local"
 
@@ -153,6 +171,12 @@ class Settings(BaseSettings):
     @property
     def zone(self) -> ZoneInfo:
         return ZoneInfo(self.service_timezone)
+
+    @property
+    def window(self) -> tuple[time, time] | None:
+        """From when until when notices may go out, each day; None: at any time."""
+        opens, dash, closes = self.mail_window.partition("-")
+        return (time.fromisoformat(opens), time.fromisoformat(closes)) if dash else None
 
     @property
     def policy(self) -> Policy:
@@ -224,7 +248,9 @@ def load(**overrides: object) -> Settings:
     url = str(missing.get("database_url", settings.database_url))
     if not settings.secret_key:
         if not url.startswith("sqlite"):
-            raise SettingsError("SECRET_KEY is not set; with PostgreSQL every process needs the same one")
+            raise SettingsError(
+                "SECRET_KEY is not set; with PostgreSQL every process needs the same one", keyless=settings
+            )
         missing["secret_key"] = _kept_key(settings.instance_path)
     return settings.model_copy(update=missing)
 

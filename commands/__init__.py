@@ -26,6 +26,9 @@ COMMANDS = {
     "demo": "commands.demo:command",
 }
 
+KEYLESS = "dormouse.keyless"
+"""In the root context's ``meta``: settings that lack nothing but SECRET_KEY, for a command that does not need it."""
+
 CANNOT_START = 3
 """The exit code by which a worker tells gunicorn that starting it again will not help."""
 
@@ -68,7 +71,10 @@ class LazyCommands(AppGroup):
         return sorted({*super().list_commands(context), *self._modules})
 
     def get_command(self, context: click.Context, name: str) -> click.Command | None:
-        if self._error is not None and name != "doctor":
+        if self._error is not None and self._error.keyless is not None and name == "demo":
+            # It has a key of its own, and something else to say about a database that is configured.
+            context.find_root().meta[KEYLESS] = self._error.keyless
+        elif self._error is not None and name != "doctor":
             raise click.ClickException(str(self._error))
         command = super().get_command(context, name)
         if command is None and name in self._modules:

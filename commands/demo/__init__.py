@@ -15,6 +15,7 @@ from pathlib import Path
 
 import click
 
+from commands import KEYLESS
 from commands.demo import story
 from commands.demo.catcher import Catcher
 from commands.demo.own_file import preview_file
@@ -22,22 +23,33 @@ from services.installation import installed
 from settings import Settings
 
 HOST = "127.0.0.1"
+FILE = click.Path(exists=True, dir_okay=False, path_type=Path)
 
 
 @click.command()
 @click.option("--port", default=5000, show_default=True, type=click.IntRange(1, 65535), help="Where to serve.")
 @click.option("--keep", is_flag=True, help="Go on with the demo as it was left, instead of a fresh one.")
+@click.option("--members", type=FILE, help="Preview this file of members instead: nothing is sent and nothing stays.")
 @click.option(
-    "--members",
-    type=click.Path(exists=True, dir_okay=False, path_type=Path),
-    help="Preview this file of members instead: nothing is sent and nothing stays.",
+    "--map", "map_file", type=FILE, help="With --members: our names for its columns, as `members import` takes."
 )
-def command(port: int, keep: bool, members: Path | None) -> None:
+@click.option("--ignore-unknown", is_flag=True, help="With --members: leave out columns that mean nothing here.")
+@click.pass_context
+def command(
+    context: click.Context,
+    port: int,
+    keep: bool,
+    members: Path | None,
+    map_file: Path | None,
+    ignore_unknown: bool,
+) -> None:
     """Live through the programme on sample members of a streaming service that does not exist."""
-    settings = installed().settings
+    settings = context.find_root().meta.get(KEYLESS) or installed().settings
     if members is not None:
-        preview_file(members, settings)
+        preview_file(members, settings, map_file, ignore_unknown=ignore_unknown)
         return
+    if map_file is not None or ignore_unknown:
+        raise click.UsageError("--map and --ignore-unknown go with --members FILE")
     if settings.database_url != settings.default_database_url:
         raise click.ClickException(
             "a database is configured (DATABASE_URL), and the demo keeps away from it: start it in a checkout, or a"

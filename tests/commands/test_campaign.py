@@ -71,6 +71,18 @@ def test_the_preview_as_csv_has_the_columns_of_the_contract(app: Flask, tmp_path
     ]
 
 
+def test_the_preview_says_when_no_member_has_a_price(app: Flask, session: Session) -> None:
+    factories.dormant(session, price_minor=None, currency=None)
+    factories.dormant(session, price_minor=None, currency=None)
+    session.commit()
+    assert "No price is known" in campaign(app, "preview").stdout
+    assert json.loads(campaign(app, "preview", "--json").stdout)["priced"] == 0
+    factories.dormant(session)
+    session.commit()
+    assert "No price is known" not in campaign(app, "preview").stdout
+    assert json.loads(campaign(app, "preview", "--json").stdout)["priced"] == 1
+
+
 @pytest.mark.usefixtures("round_of_june")
 def test_the_preview_of_another_day(app: Flask) -> None:
     for when, dormant in (("2026-01-14", 0), ("2026-01-15", 1), ("2026-03-01T12:00+01:00", 2)):

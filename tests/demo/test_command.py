@@ -69,6 +69,15 @@ def test_it_refuses_where_a_database_is_configured(tmp_path: Path, where: str) -
     assert not (tmp_path / "demo").exists()
 
 
+def test_it_refuses_a_configured_postgresql_for_that_and_not_for_a_key_it_does_not_need(tmp_path: Path) -> None:
+    done = flask(tmp_path, "demo", DATABASE_URL="postgresql://nobody@localhost/nowhere")
+    assert done.returncode == 1
+    [line] = done.stderr.splitlines()
+    assert "the demo keeps away from it" in line
+    assert "SECRET_KEY" not in line
+    assert not (tmp_path / "demo").exists()
+
+
 def test_a_port_in_use_gets_a_clear_line_before_any_work(tmp_path: Path, taken: int) -> None:
     (tmp_path / "demo").mkdir()
     (tmp_path / "demo" / "of an earlier demo").touch()
@@ -148,10 +157,42 @@ def test_a_file_of_ones_own_is_previewed_and_nothing_stays(tmp_path: Path) -> No
     assert {file.name for file in instance.iterdir()} <= {"secret_key"}
 
 
-def test_a_file_that_cannot_be_read_gets_a_clear_line(tmp_path: Path) -> None:
+def test_a_preview_needs_neither_the_configured_database_nor_a_key(tmp_path: Path) -> None:
     path = tmp_path / "members.csv"
-    path.write_text("external_id,mail,joined_at\n1,a@example.org,2025-01-01\n")
+    path.write_text("external_id,email,joined_at,price,currency\n1,a@example.org,2020-01-05,12.99,EUR\n")
+    done = flask(tmp_path, "demo", "--members", str(path), DATABASE_URL="postgresql://nobody@localhost/nowhere")
+    assert done.returncode == 0, done.stderr
+    assert "never_used 1" in " ".join(done.stdout.split())
+    assert "No price is known" not in done.stdout
+
+
+def test_the_preview_says_that_without_a_price_nobody_is_asked(tmp_path: Path) -> None:
+    path = tmp_path / "members.csv"
+    path.write_text("external_id,email,joined_at\n1,a@example.org,2020-01-05\n")
+    assert "No price is known" in flask(tmp_path, "demo", "--members", str(path)).stdout
+
+
+@pytest.mark.parametrize(("theirs", "ours"), [("mail", "email"), ("joined", "joined_at"), ("id", "external_id")])
+def test_an_unknown_column_gets_a_clear_line_with_what_can_be_done(tmp_path: Path, theirs: str, ours: str) -> None:
+    path = tmp_path / "members.csv"
+    path.write_text("external_id,email,joined_at\n".replace(ours, theirs) + "1,a@example.org,2025-01-01\n")
     done = flask(tmp_path, "demo", "--members", str(path))
     assert done.returncode == 1
-    assert "mail" in done.stderr
-    assert len(done.stderr.splitlines()) == 1
+    [line] = done.stderr.splitlines()
+    assert f"unknown column '{theirs}': did you mean {ours}?" in line
+    assert "ARGS=--ignore-unknown" in line
+
+
+def test_columns_may_be_named_or_left_out(tmp_path: Path) -> None:
+    path, names = tmp_path / "members.csv", tmp_path / "names.json"
+    path.write_text("No,mail,since,shoe\n1,a@example.org,2025-01-01,43\n")
+    names.write_text('{"No": "external_id", "mail": "email", "since": "joined_at"}')
+    done = flask(tmp_path, "demo", "--members", str(path), "--map", str(names), "--ignore-unknown")
+    assert done.returncode == 0, done.stderr
+    assert "1 rows read, 0 rejected" in done.stdout
+
+
+def test_a_map_without_a_file_of_members_is_a_mistake(tmp_path: Path) -> None:
+    done = flask(tmp_path, "demo", "--ignore-unknown")
+    assert done.returncode == 2
+    assert "--members" in done.stderr
