@@ -6,12 +6,12 @@ from dataclasses import dataclass
 from datetime import timedelta
 
 from flask import Flask
-from sqlalchemy import select
+from sqlalchemy import select, update
 from sqlalchemy.orm import Session
 from werkzeug.routing import Rule
 
 from domain.links import Purpose
-from models import Case, Member, db
+from models import Case, MagicLink, Member, db
 from services import check_in, magic_links
 from settings import Settings
 from tests import factories
@@ -66,10 +66,14 @@ def cast(session: Session, settings: Settings, **facts: str) -> Cast:
     for begin, purpose, member in (
         ("/sign-in/", Purpose.SIGN_IN, asked),
         ("/account/erase/", Purpose.ERASE, asked),
+        ("/account/email/", Purpose.NEW_ADDRESS, asked),
         ("/come-back/", Purpose.COME_BACK, lapsed),
     ):
         assert member.email is not None
         tokens[begin] = magic_links.mint(session, purpose, member.id, member.email, LATER + timedelta(days=99), NOW)
+    session.execute(
+        update(MagicLink).where(MagicLink.purpose == Purpose.NEW_ADDRESS).values(new_address="mia@new.example")
+    )
     session.commit()
     return Cast(asked, lapsed, case, tokens)
 
