@@ -6,6 +6,8 @@ from pathlib import Path
 
 import pytest
 
+pytest.register_assert_rewrite("tests.faults.harness")
+
 from tests.conftest import NOW
 from tests.faults.harness import Deadly, Site
 

@@ -39,7 +39,7 @@ from tests.faults import figures
 from tests.web.browser import Page
 
 BIN = Path(sys.executable).parent
-PATIENCE = 120.0
+PATIENCE = 90.0
 AFTER_LEASES = timedelta(minutes=16)
 KILLED = -signal.SIGKILL
 
@@ -123,6 +123,7 @@ class Site:
     def kill(self, process: subprocess.Popen[str]) -> None:
         """A whole process group at once."""
         os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
         self._killed_from_outside += 1
 
     @contextmanager
@@ -141,10 +142,12 @@ class Site:
             )
             try:
                 yield process
+            except (AssertionError, subprocess.TimeoutExpired) as error:
+                error.add_note((self.folder / "output").read_text()[-5000:])
+                raise
             finally:
                 if process.poll() is None:
-                    os.killpg(process.pid, signal.SIGKILL)
-                process.wait()
+                    self.kill(process)
 
     def _environment(self) -> dict[str, str]:
         # Nothing of the settings of this machine may reach the processes.
