@@ -18,6 +18,7 @@ import blueprints.hooks
 import blueprints.language
 import blueprints.masking
 import blueprints.programme
+import blueprints.tolerance
 import commands
 from adapters.billing.local import LocalBilling
 from adapters.clock import ShiftedClock, SystemClock
@@ -95,6 +96,7 @@ def create_app(settings: Settings | None = None, ports: Ports | None = None) -> 
         blueprints.headers,
         blueprints.language,
         blueprints.masking,
+        blueprints.tolerance,
     ):
         part.init_app(app)
     commands.init_app(app)

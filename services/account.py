@@ -17,12 +17,14 @@ from services import evidence
 from settings import Settings
 
 FIRST_TITLES = 5
+SHOWN_TITLES = 500
+"""The rest unfolds, so that whoever looks whether everything is there can see it; the download has it all."""
 HISTORY = 100
 
 
 @dataclass(frozen=True, slots=True)
 class ListAtAGlance:
-    """``name`` as the service calls it, how many items it holds, and the first of them."""
+    """``name`` as the service calls it, how many items it holds, and their titles up to SHOWN_TITLES."""
 
     kind: str
     name: str
@@ -30,7 +32,15 @@ class ListAtAGlance:
     titles: list[str]
 
     @property
-    def more(self) -> int:
+    def first(self) -> list[str]:
+        return self.titles[:FIRST_TITLES]
+
+    @property
+    def folded(self) -> list[str]:
+        return self.titles[FIRST_TITLES:]
+
+    @property
+    def not_shown(self) -> int:
         return self.count - len(self.titles)
 
 
@@ -51,7 +61,7 @@ class End:
 
 
 def library_at_a_glance(session: Session, member_id: int) -> list[ProfileAtAGlance]:
-    """The member's profiles in their order, each with its lists, their sizes and first titles; four queries."""
+    """The member's profiles in their order, each with its lists, their sizes and titles; four queries."""
     counts: dict[int, int] = {
         list_id: count
         for list_id, count in session.execute(
@@ -61,7 +71,7 @@ def library_at_a_glance(session: Session, member_id: int) -> list[ProfileAtAGlan
     titles: dict[int, list[str]] = defaultdict(list)
     for list_id, title in session.execute(
         select(ListItem.list_id, ListItem.title)
-        .where(ListItem.member_id == member_id, ListItem.position < FIRST_TITLES)
+        .where(ListItem.member_id == member_id, ListItem.position < SHOWN_TITLES)
         .order_by(ListItem.list_id, ListItem.position)
     ):
         titles[list_id].append(title)

@@ -6,6 +6,7 @@ serves its purpose only, until it expires, once, and only while its member has t
 
 import hmac
 import secrets
+from dataclasses import dataclass
 from datetime import datetime, timedelta
 from hashlib import sha256
 
@@ -197,6 +198,42 @@ def consume(session: Session, purpose: Purpose, token: str, now: datetime) -> Ma
         return None
     session.refresh(link)
     return link
+
+
+@dataclass(frozen=True, slots=True)
+class Past:
+    """A link that was made here and can no longer be used: it has been, or its time is over, or its address."""
+
+    used: bool
+    member: Member | None
+    """Whose it is, as long as they have the address that it went to."""
+
+
+def became(session: Session, purpose: Purpose, token: str) -> Past | None:
+    """What became of a link that ``look`` does not find. None: there is no record of it.
+
+    Then it was never made, or its member's data has been deleted for good: nobody can tell which any more.
+    """
+    found = session.execute(
+        select(MagicLink, Member)
+        .outerjoin(Member, Member.id == MagicLink.member_id)
+        .where(MagicLink.token_hash == _digest(token), MagicLink.purpose == purpose)
+        .execution_options(populate_existing=True)
+    ).one_or_none()
+    if found is None:
+        return None
+    link, member = found
+    theirs = (
+        member is not None
+        and member.email_key is not None
+        and hmac.compare_digest(_digest(member.email_key), link.address_digest)
+    )
+    return Past(link.used_at is not None, member if theirs else None)
+
+
+def looks_whole(token: str) -> bool:
+    """Whether a token is as long as those made here: one that is not was cut off on its way."""
+    return len(token) == len(_new_token())
 
 
 def address_of(session: Session, link: MagicLink) -> str:

@@ -98,7 +98,7 @@ def ask_to_erase() -> str:
 def confirm_erase(token: str) -> str | tuple[str, int]:
     link = magic_links.look(db.session(), Purpose.ERASE, token, installed().clock.now())
     if link is None:
-        return render_template("account/too_late.html"), 410
+        return _past_erase(token)
     return render_template("account/erase_confirm.html", member=db.session.get(Member, link.member_id))
 
 
@@ -109,7 +109,7 @@ def erase_now(token: str) -> str | tuple[str, int]:
     for_writing(db.session())
     link = magic_links.consume(db.session(), Purpose.ERASE, token, now)
     if link is None or link.member_id is None:
-        return render_template("account/too_late.html"), 410
+        return _past_erase(token)
     erased = purging.erase(db.session(), here.settings, link.member_id, now)
     db.session.commit()
     erasure_log.keep_up(db.session(), here.settings)
@@ -117,6 +117,14 @@ def erase_now(token: str) -> str | tuple[str, int]:
     session.pop("next", None)
     logout_user()
     return render_template("account/erased.html", erased=erased)
+
+
+def _past_erase(token: str) -> tuple[str, int]:
+    """A link that erases nothing any more: under way, over unused, or no longer on record, as after the erasure."""
+    past = magic_links.became(db.session(), Purpose.ERASE, token)
+    if past is not None and past.member is not None and past.member.erase_requested_at is not None:
+        return render_template("account/erased.html", erased=False), 410
+    return render_template("account/too_late.html", unused=past is not None and not past.used), 410
 
 
 def _erase_page(**what_came_of_it: bool) -> str:

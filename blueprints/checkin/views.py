@@ -48,7 +48,7 @@ def not_mine(token: str) -> Response:
     seen = _of_token(token)
     if seen is None or seen.state is State.PURGED:
         return _page(seen)
-    return _render(seen, "checkin/not_mine.html")
+    return _render(seen, "checkin/not_mine_said.html" if seen.case.not_mine_at else "checkin/not_mine.html")
 
 
 @blueprint.post("/check-in/<token>/not-mine")

@@ -1,6 +1,6 @@
 """The views: behind the link of a mail, and for whoever is signed in. A press orders for the member of its own page."""
 
-from flask import Blueprint, Response, make_response, render_template, request, session
+from flask import Blueprint, Response, make_response, redirect, render_template, request, session, url_for
 from flask_login import current_user, login_required
 
 from blueprints.comeback import quoting
@@ -23,7 +23,7 @@ ORDERS = (OrderKind.RESTART, OrderKind.UNDO)
 def show(token: str) -> Response:
     bare()
     member = _holder(token)
-    return _general() if member is None else _page(member)
+    return _past(token) if member is None else _page(member, changed="changed" in request.args)
 
 
 @blueprint.post("/come-back/<token>")
@@ -31,13 +31,13 @@ def order(token: str) -> Response:
     bare()
     for_writing(db.session())
     member = _holder(token)
-    return _general() if member is None else _ordered(member, token)
+    return _past(token) if member is None else _ordered(member, token)
 
 
 @blueprint.get("/come-back")
 @login_required
 def mine() -> Response:
-    return _page(_signed_in())
+    return _page(_signed_in(), changed="changed" in request.args)
 
 
 @blueprint.post("/come-back")
@@ -79,11 +79,13 @@ def _ordered(member: Member, token: str | None) -> Response:
         # fail where the address has changed in between, and then nothing is ordered.
         if token is not None and magic_links.consume(db.session(), Purpose.COME_BACK, token, now) is None:
             db.session.rollback()
-            return _general()
+            return _past(token)
         db.session.commit()
     except QuoteChanged:
         db.session.rollback()
-        return _page(db.session.get_one(Member, member.id), changed=True)
+        # The page anew, as one that was opened: then the browser's way back from the next one leads to it.
+        to = url_for("comeback.mine", changed=1) if token is None else url_for("comeback.show", token=token, changed=1)
+        return redirect(to, 303, Response)
     except Refused:
         # Back already, or gone meanwhile: the page says which.
         db.session.rollback()
@@ -147,6 +149,17 @@ def _render(member: Member, template: str, **more: object) -> Response:
     return response
 
 
-def _general() -> Response:
-    """A link that is none, was used, or is too old: the truth of each is behind signing in."""
-    return make_response(render_template("comeback/general.html"))
+def _past(token: str) -> Response:
+    """A link that opens the page no more: what came of it, as far as it is known, and no facts."""
+    past = magic_links.became(db.session(), Purpose.COME_BACK, token)
+    if past is not None and past.used and past.member is not None and past.member.status != MemberStatus.LAPSED:
+        return _render(past.member, "comeback/not_lapsed.html", by_this_link=True)
+    return _general(unknown=past is None and magic_links.looks_whole(token))
+
+
+def _general(*, unknown: bool = False) -> Response:
+    """A link that was used for an earlier return, is too old, or is none: the truth of each is behind signing in.
+
+    ``unknown`` is a whole one that is not on record: most likely it was erased with all that it had led to.
+    """
+    return make_response(render_template("comeback/general.html", unknown=unknown))

@@ -90,8 +90,8 @@ def test_the_library_is_shown_in_its_order_with_counts_and_first_titles(session:
     text = here(browser, session, member)
     assert text.index("Mia") < text.index("Kids")
     assert text.index("favourites (8 titles)") < text.index("watch list (8 titles)")
-    assert "Title 0 Title 1 Title 2 Title 3 Title 4 and 3 more" in text
-    assert "Title 5" not in text
+    assert "Title 0 Title 1 Title 2 Title 3 Title 4 and 3 more Title 5 Title 6 Title 7" in text
+    assert [tag for tag, _ in browser.page.elements if tag == "details"] == ["details"] * 4, "the rest unfolds"
     assert "subtitles: de" in text
 
 
@@ -256,6 +256,7 @@ def test_erasing_takes_a_mail_and_a_press_and_looking_erases_nothing(
     assert browser.url == f"{SITE}/sign-in"
     another_browser.open(link)
     assert another_browser.response.status_code == 410
+    assert "If you have pressed the button behind it, your data has been deleted for good" in another_browser.page.text
 
 
 def test_scenario_36_erasing_waits_for_the_stop_of_payments(
@@ -267,6 +268,8 @@ def test_scenario_36_erasing_waits_for_the_stop_of_payments(
     browser.open(mailed(app, session, clock))
     browser.press()
     assert browser.page.h1 == "Your data is being deleted"
+    browser.open(browser.url)
+    assert browser.page.h1 == "Your data is being deleted", "and so says the link that was used"
     session.commit()
     kept = session.get_one(Member, member.id)
     assert (kept.status, kept.billing_ref) == ("ended", "sub-1")
@@ -284,7 +287,8 @@ def test_an_erase_link_is_good_for_an_hour(app: Flask, session: Session, clock: 
     clock.tick(minutes=60)
     browser.open(link)
     assert browser.response.status_code == 410
-    assert "Nothing has changed" in browser.page.text
+    assert "nothing has been deleted by it" in browser.page.text
+    assert "pressed the button" not in browser.page.text
 
 
 def test_a_sign_in_link_erases_nothing(app: Flask, session: Session, clock: FrozenClock, browser: Browser) -> None:

@@ -367,6 +367,7 @@ def test_a_member_who_used_it_since_has_nothing_to_decide(
     assert browser.page.h1.strip() == "Your membership continues"
     assert "You used Lumio on 3 June 2026, so there is nothing to decide" in browser.page.text
     assert answers(browser) == ["lapse"]
+    assert "changed your mind" not in browser.page.text, "there was no answer"
     browser.press("answer", "lapse")
     assert stored(session, warned) == ("lapse", "open")
 
@@ -448,6 +449,15 @@ def test_after_the_end_the_page_says_what_is_saved_and_the_way_back(
         assert "/come-back" in browser.page.links
         assert answers(browser) == []
     assert everything(session) == before
+
+
+def test_an_annual_plan_says_if_it_ends_once(browser: Browser, url: str, session: Session, warned: Case) -> None:
+    member = warned.member
+    member.billing_interval, member.paid_through = "year", at("2027-05-14 22:00")
+    session.commit()
+    browser.open(url)
+    assert browser.page.text.count("If it ends,") == 1
+    assert "If you simply use Lumio at any time up to and including 30 June" in browser.page.text
 
 
 def test_an_annual_plan_is_used_to_its_end(browser: Browser, url: str, session: Session, warned: Case) -> None:
@@ -632,6 +642,8 @@ def test_not_mine_tells_the_operators_and_changes_nothing_else(
     browser.open(url)
     assert "We are looking into it" in browser.page.text
     assert answers(browser) == ["keep", "lapse"]
+    browser.open(url + "/not-mine")
+    assert browser.page.h1 == "Thank you, our team knows"
 
 
 def test_not_mine_by_a_machine_has_to_be_pressed_again(
@@ -670,6 +682,20 @@ def test_signed_in_without_a_question_there_is_nothing_to_decide(browser: Browse
     browser.sign_in_as(member)
     assert browser.open("/check-in").status_code == 200
     assert browser.page.h1 == "There is nothing to decide"
+    browser.open("/programme")
+    assert browser.page.links.count("/sign-in") == 0, "who is signed in need not sign in"
+    assert "Go to your membership" in browser.page.text
+
+
+@pytest.mark.parametrize("added", [".", ",", ")", ">", ">,"])
+def test_what_a_mail_program_adds_to_a_link_is_no_part_of_it(
+    browser: Browser, url: str, session: Session, warned: Case, added: str
+) -> None:
+    browser.open(url + added)
+    assert "K-1001" in browser.page.text
+    assert f"{url.removeprefix(SITE)}/not-mine" in browser.page.links
+    browser.press("answer", "keep")
+    assert stored(session, warned) == ("keep", "open")
 
 
 def test_strangers_are_asked_to_sign_in(browser: Browser) -> None:

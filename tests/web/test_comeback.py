@@ -15,10 +15,12 @@ from tests import factories
 from tests.conftest import NOW
 from tests.doubles import FrozenClock
 from tests.factories import at
-from tests.services.support import kinds_to, orders_of
+from tests.services.support import kinds_to, orders_of, purge
 from tests.web.browser import SITE, Browser
 
 GENERAL = "Let us see what is waiting for you"
+UNKNOWN = "This link leads nowhere any more"
+RUNS_AGAIN = "Welcome back: your membership runs again"
 ENDED = at("2026-04-30 22:00")
 KEPT = at("2027-02-28 23:00")
 
@@ -101,7 +103,7 @@ def test_the_page_shows_what_is_waiting_the_price_the_day_and_until_when(browser
         "Kids",
         "favourites (7 titles)",
         "Title 0",
-        "and 2 more",
+        "and 2 more Title 5 Title 6",
         "Looking at this page orders nothing.",
         "m…@example.org",
         "K-1001",
@@ -147,10 +149,58 @@ def test_a_restart_is_ordered_once_and_uses_the_link_up(
     assert kinds_to(session, lapsed) == ["welcome_back"]
     before = everything(session)
     another_browser.press("order", "restart")
-    assert another_browser.page.h1 == GENERAL
+    assert another_browser.page.h1.strip() == RUNS_AGAIN
     assert everything(session) == before
     assert browser.open(url).status_code == 200
+    assert browser.page.h1.strip() == RUNS_AGAIN
+    assert "K-1001" not in browser.response.text
+    assert orders(browser) == []
+
+
+def test_the_used_link_of_who_has_ended_again_says_nothing_of_now(
+    browser: Browser, session: Session, lapsed: Member, url: str
+) -> None:
+    browser.open(url)
+    browser.press("order", "restart")
+    session.commit()
+    change(session, lapsed, status="lapsed", lapsed_at=ENDED, access_ends_at=ENDED, keep_until=KEPT)
+    browser.open(url)
     assert browser.page.h1 == GENERAL
+
+
+def test_after_the_purge_the_link_says_that_all_is_deleted(
+    browser: Browser, session: Session, settings: Settings, lapsed: Member, clock: FrozenClock, url: str
+) -> None:
+    """Its row went with everything else, so the page says what is true of whoever holds a link without one."""
+    change(session, lapsed, mail_state="bounced")
+    gone = KEPT + timedelta(days=1)
+    assert purge(session, settings, gone) == 1
+    session.commit()
+    clock.travel(gone)
+    browser.open(url)
+    assert browser.page.h1 == UNKNOWN
+    assert "they have been deleted for good. Nobody can bring them back" in browser.page.text
+    assert "no mail of ours can reach you" in browser.page.text
+
+
+@pytest.mark.parametrize("added", [".", ",", ")", ">", ").", "%3E"])
+def test_what_a_mail_program_adds_to_a_link_is_no_part_of_it(browser: Browser, url: str, added: str) -> None:
+    browser.open(url + added)
+    assert browser.page.h1 == "Everything is still here"
+    browser.press("order", "restart")
+    assert browser.page.h1 == "Welcome back"
+
+
+def test_an_order_at_a_changed_price_leads_to_the_page_anew(
+    browser: Browser, session: Session, lapsed: Member, url: str
+) -> None:
+    """By a redirect: a browser's way back then leads to a page that was opened, not to one that was sent."""
+    browser.open(url)
+    change(session, lapsed, price_minor=1399)
+    assert browser.press("order", "restart", follow=False).status_code == 303
+    browser.open(browser.response.headers["Location"])
+    assert "Nothing has been ordered." in browser.page.text
+    assert "€13.99" in browser.page.text
 
 
 def test_inside_the_paid_period_the_end_is_taken_back(
@@ -278,6 +328,7 @@ def test_signed_in_the_page_has_one_form_and_orders_for_oneself(
     browser.sign_in_as(lapsed)
     browser.open("/come-back")
     assert [form.buttons for form in browser.page.forms] == [[("order", "restart")]]
+    assert "/sign-out" in browser.page.links, "a link, for the page has one form"
     browser.press("order", "restart")
     assert browser.page.h1 == "Welcome back"
     assert status(session, lapsed) == "active"
@@ -329,7 +380,7 @@ def test_links_that_open_nothing_offer_a_new_one(
     expired = link(session, lapsed, expires_at=NOW)
     for broken in (url[:-1], url + "x", url + "/", f"/come-back/{sign_in}", expired):
         assert browser.open(broken).status_code == 200
-        assert browser.page.h1 == GENERAL
+        assert browser.page.h1 == (UNKNOWN if sign_in in broken else GENERAL)
         assert browser.page.form.action == "/sign-in"
         assert "K-1001" not in browser.response.text
     change(session, lapsed, email="other@example.org", email_key="other@example.org")
