@@ -16,7 +16,7 @@ WORKERS ?= 2
 ARGS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test tests lint format bench screenshots pins messages clean
+.PHONY: help demo test tests faults lint format bench screenshots pins messages clean
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -28,6 +28,12 @@ test: lint tests ## Everything that must hold before a change lands: the checks,
 
 tests: $(DEV) $(BROWSER) ## The tests alone; ARGS="tests/domain -x" runs some of them
 	@CHROMIUM="$$(cat $(BROWSER))" $(BIN)/python -m pytest -q -n $(WORKERS) --dist worksteal $(ARGS)
+
+FIGURES := $(VENV)/faults
+faults: $(DEV) ## Kill, stop and race everything in the long form, and add up what was seen
+	@rm -f $(FIGURES); DORMOUSE_FAULTS=long DORMOUSE_FAULTS_FIGURES=$(FIGURES) \
+		$(BIN)/python -m pytest -q -n $(WORKERS) --dist worksteal tests/faults $(ARGS)
+	@DORMOUSE_FAULTS_FIGURES=$(FIGURES) $(BIN)/python -m tests.faults.figures
 
 lint: $(DEV) ## Style, types and who may import whom
 	@$(BIN)/ruff check --quiet .

@@ -8,8 +8,9 @@ import pytest
 
 pytest.register_assert_rewrite("tests.faults.harness")
 
-from tests.conftest import NOW
-from tests.faults.harness import Deadly, Site
+from tests.conftest import NOW  # noqa: E402
+from tests.faults import figures  # noqa: E402
+from tests.faults.harness import Deadly, Site  # noqa: E402
 
 
 @pytest.fixture(scope="session")
@@ -30,3 +31,4 @@ def site(database_url: str, tmp_path: Path, smtp: Deadly) -> Iterator[Site]:
     found = Site(database_url, tmp_path, smtp, NOW)
     yield found
     found.close()
+    figures.note(found.kills, found.duplicates, found.connections)

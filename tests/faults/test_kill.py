@@ -194,7 +194,7 @@ def test_a_server_killed_while_members_answer_and_come_back(site: Site, long: bo
     site.run("settle-billing", "deliver")
     kinds = {name: ["warning", f"receipt_{'keep' if name in keep else 'lapse'}"] for name in (*keep, *end)}
     orders = {name: ["stop"] for name in end}
-    check(site, kinds=kinds, orders=orders, connections=2)
+    check(site, kinds=kinds, orders=orders)
 
     site.travel(at("2026-07-01 02:00"))
     feed(site)
@@ -207,7 +207,7 @@ def test_a_server_killed_while_members_answer_and_come_back(site: Site, long: bo
     site.wait_for_leases()
     site.run("settle-billing", "deliver")
     kinds = {name: found + ["lapsed", "welcome_back"] * (name in end) for name, found in kinds.items()}
-    check(site, kinds=kinds, orders={name: ["stop", "restart"] for name in end}, connections=2)
+    check(site, kinds=kinds, orders={name: ["stop", "restart"] for name in end})
     assert site.kills >= (10 if long else 2)
 
 

@@ -1,6 +1,8 @@
 """Time that misbehaves: month ends in awkward zones and years, and a clock that somebody sets while a process runs."""
 
+from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
+from zoneinfo import ZoneInfo
 
 import pytest
 from flask import Flask
@@ -8,11 +10,12 @@ from sqlalchemy import select
 from sqlalchemy.orm import Session
 
 from jobs import runner
-from models import Campaign, ClockJump, JobRun, Member, db
+from models import Campaign, Case, ClockJump, JobRun, Member, Message, db
+from models import Event as Happened
 from settings import Settings
 from tests import factories
 from tests.conftest import NOW
-from tests.doubles import FrozenClock
+from tests.doubles import FrozenClock, Received, SmtpCatcher
 from tests.factories import at
 from tests.services.support import opened
 
@@ -161,3 +164,123 @@ def test_the_real_clock_stands_still_against_the_machines_start(app: Flask) -> N
     before = travelling.booted_at()
     travelling.travel(travelling.now() + timedelta(days=300))
     assert abs(travelling.booted_at() - before) < timedelta(seconds=5)
+
+
+# Month ends, from the draft to the day after, in zones and years that are awkward
+
+AWKWARD = {
+    # Clocks go back on the last day itself: it has 25 hours, and half past two comes twice.
+    "Berlin in autumn": ("Europe/Berlin", "2027-10", at("2027-10-31 23:00"), "31 October 2027", "31 August 2028"),
+    "Kiritimati, UTC+14": ("Pacific/Kiritimati", "2026-06", at("2026-06-30 10:00"), "30 June 2026", "30 April 2027"),
+    "Pago Pago, UTC-11": ("Pacific/Pago_Pago", "2026-06", at("2026-07-01 11:00"), "30 June 2026", "30 April 2027"),
+    # On 1 October 2017 the clocks of Asunción went from midnight to one: the day began at one.
+    "Asuncion without midnight": (
+        "America/Asuncion",
+        "2017-09",
+        at("2017-10-01 04:00"),
+        "30 September 2017",
+        "31 July 2018",
+    ),
+    "Berlin in a leap year": (
+        "Europe/Berlin",
+        "2028-02",
+        at("2028-02-29 23:00"),
+        "29 February 2028",
+        "31 December 2028",
+    ),
+    "Berlin in no leap year": (
+        "Europe/Berlin",
+        "2027-02",
+        at("2027-02-28 23:00"),
+        "28 February 2027",
+        "31 December 2027",
+    ),
+}
+
+
+@pytest.mark.parametrize(("zone", "month", "deadline", "last_day", "saved"), AWKWARD.values(), ids=list(AWKWARD))
+def test_scenario_05_a_month_lived_through_from_draft_to_end(
+    make_app: Callable[..., Flask],
+    smtp: SmtpCatcher,
+    clock: FrozenClock,
+    zone: str,
+    month: str,
+    deadline: datetime,
+    last_day: str,
+    saved: str,
+) -> None:
+    app = make_app(service_timezone=zone, campaign_approval="auto")
+    here = ZoneInfo(zone)
+    first = datetime.fromisoformat(f"{month}-01").replace(hour=8, tzinfo=here)
+    with app.app_context():
+        session = db.session()
+        member = factories.dormant(session, joined_at=add_years(first, -1))
+        # Whoever joined a year before tomorrow is not due today, but next month.
+        factories.dormant(session, joined_at=add_years(first + timedelta(days=1), -1))
+        session.commit()
+        member_id = member.id
+
+        def lives(instant: datetime) -> str:
+            clock.travel(instant)
+            factories.live_feed(session, instant)
+            session.commit()
+            runner.run_due(app)
+            runner.run_queue(app, "deliver")
+            session.rollback()
+            return str(session.get_one(Member, member_id, populate_existing=True).status)
+
+        last_morning = (deadline - timedelta(hours=1)).astimezone(here).replace(hour=8)
+        lives(first.astimezone(UTC))
+        for days_before in (7, 6, 2, 1, 0):
+            assert lives((last_morning - timedelta(days=days_before)).astimezone(UTC)) == "active"
+        for half_hours in range(-12, 0):
+            assert lives(deadline + timedelta(minutes=30 * half_hours)) == "active"
+        assert lives(deadline - timedelta(microseconds=1)) == "active"
+        assert lives(deadline) == "lapsed"
+        for half_hours in range(1, 6):
+            lives(deadline + timedelta(minutes=30 * half_hours))
+
+        session.expire_all()
+        ended = session.get_one(Member, member_id)
+        assert ended.lapsed_at == deadline
+        assert ended.keep_until is not None
+        run = session.get_one(JobRun, ("close", month))
+        assert (run.due_at, run.attempts) == (deadline, 1)
+        closed = session.scalars(select(Happened.at).where(Happened.code == "case_closed")).all()
+        assert closed == [deadline]
+        texts = [body(mail) for mail in smtp.to(ended.email or "")]
+        assert [last_day in text for text in texts] == [True] * 4
+        assert saved in texts[-1]
+        kinds = session.scalars(select(Message.kind).where(Message.member_id == member_id).order_by(Message.id)).all()
+        assert kinds == ["warning", "reminder", "last_call", "lapsed"]
+        session.rollback()
+
+
+def test_scenario_05_joined_on_29_february_is_drafted_on_28_february(
+    make_app: Callable[..., Flask], clock: FrozenClock
+) -> None:
+    """Twelve months after 29 February 2024, in the round of the 28th; and that late the end named is March's."""
+    app = make_app(campaign_approval="auto", campaign_day=28)
+    with app.app_context():
+        session = db.session()
+        member = factories.dormant(session, joined_at=at("2024-02-29 10:00"))
+        factories.dormant(session, joined_at=at("2024-03-01 10:00"))
+        session.commit()
+        clock.travel(at("2025-02-28 08:00"))
+        factories.live_feed(session, clock.now())
+        session.commit()
+        runner.run_due(app)
+        runner.run_queue(app, "deliver")
+        case = session.scalars(select(Case)).one()
+        assert (case.member_id, case.deadline_at) == (member.id, at("2025-03-31 22:00"))
+        session.rollback()
+
+
+def add_years(day: datetime, years: int) -> datetime:
+    return day.replace(year=day.year + years)
+
+
+def body(mail: Received) -> str:
+    part = mail.message.get_body(("plain",))
+    assert part is not None
+    return " ".join(str(part.get_content()).split())
