@@ -9,6 +9,7 @@ import os
 import re
 import secrets
 from datetime import date, time, timedelta
+from email.utils import parseaddr
 from pathlib import Path
 from typing import Annotated, Literal, Self
 from urllib.parse import urlsplit
@@ -101,6 +102,15 @@ def _webhook_keys(values: tuple[str, ...]) -> tuple[str, ...]:
         if not 24 <= len(key) <= 64:
             raise ValueError("write it as Standard Webhooks does: whsec_ and 24 to 64 random bytes in Base64")
     return values
+
+
+def _named(sender: str, name: str) -> str:
+    """An address with the service's name before it, unless the setting names its sender itself."""
+    own, address = parseaddr(sender)
+    if own or not address:
+        return sender
+    quoted = name.replace("\\", "\\\\").replace('"', '\\"')
+    return f'"{quoted}" <{address}>'
 
 
 CommaSeparated = Annotated[tuple[str, ...], NoDecode]
@@ -224,7 +234,7 @@ class Settings(BaseSettings):
             "MAIL_PASSWORD": self.mail_password,
             "MAIL_USE_TLS": self.mail_use_tls,
             "MAIL_USE_SSL": self.mail_use_ssl,
-            "MAIL_DEFAULT_SENDER": self.mail_default_sender,
+            "MAIL_DEFAULT_SENDER": _named(self.mail_default_sender, self.service_name),
             "MAIL_DEBUG": 0,
         }
 

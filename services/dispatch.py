@@ -59,6 +59,8 @@ class Claimed:
     operator: Operator | None = None
     link: str | None = None
     thread: str | None = None
+    shared: bool = False
+    """Whether it is a mail to sign in, and which of several memberships of its address is meant is not known yet."""
 
 
 def claim(session: Session, settings: Settings, now: datetime, limit: int) -> list[Claimed]:
@@ -102,7 +104,7 @@ def claim(session: Session, settings: Settings, now: datetime, limit: int) -> li
         ),
     )
     rows = session.execute(
-        _joined(Message, Member, Case, Campaign, Operator, _warning_before())
+        _joined(Message, Member, Case, Campaign, Operator, _warning_before(), _address_is_shared())
         .outerjoin(Operator, Operator.id == Message.operator_id)
         .where(Message.lease_token == token)
         .order_by(Message.priority, Message.due_at, Message.id)
@@ -127,12 +129,13 @@ def claim(session: Session, settings: Settings, now: datetime, limit: int) -> li
             link=links.for_message(session, settings, message, member, case_, now),
             thread=thread,
         )
-        for message, member, case_, campaign, operator, thread in rows
+        for message, member, case_, campaign, operator, thread, shared in rows
     ]
 
 
 def record(session: Session, settings: Settings, claimed: Claimed, result: MailResult, now: datetime) -> bool:
     """Write down what the server said. False: the lease ran out and another has the row; then nothing is written."""
+            shared=shared,
     # Promise 1 and the lock order: the member first, then message and case.
     member = lock(session, claimed.member.id) if claimed.member is not None else None
     if result.accepted:
@@ -288,6 +291,15 @@ def _warned(session: Session, settings: Settings, claimed: Claimed, member: Memb
     deadline = claimed.deadline_at
     if now >= dates.warned_by(deadline, settings.min_notice_days, settings.zone):
         # Accepted too late for the day it names: that day is not acted on.
+def _address_is_shared() -> ColumnElement[bool]:
+    """Asked of mails to sign in only: every other is about one membership, whoever else reads it."""
+    other = aliased(Member)
+    return and_(
+        Message.kind == Kind.SIGN_IN,
+        exists(select(other.id).where(other.email_key == Member.email_key, other.id != Member.id)),
+    )
+
+
         deadline = dates.month_end_with_notice(now, settings.min_notice_days, settings.zone)
     updated = change(
         session,

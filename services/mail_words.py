@@ -68,7 +68,7 @@ class Facts:
         case, campaign = claimed.case, claimed.campaign
         member = claimed.member or (case.member if case is not None else None)
         facts: dict[str, Any] = {"deadline_at": claimed.deadline_at}
-        if member is not None:
+        if member is not None and not claimed.shared:
             facts |= {
                 "name": member.name,
                 "customer_number": member.external_id,

@@ -13,7 +13,7 @@ from sqlalchemy.orm import Session
 
 from domain import return_path
 from models import Campaign, Case, Message, db
-from services import calendar, campaigns, delivery, warning
+from services import calendar, campaigns, delivery, magic_links, warning
 from services.installation import installed
 from settings import Settings
 from tests import factories
@@ -99,7 +99,7 @@ def test_a_bounce_address_makes_a_return_path_of_each_messages_own(
         message = session.scalars(select(Message)).one()
     [mail] = smtp.mails
     assert mail.sender == f"bounces+{message.public_id}@lumio.example"
-    assert mail.message["From"] == "membership@lumio.example"
+    assert mail.message["From"] == "Lumio <membership@lumio.example>"
     assert return_path.public_id_in("bounces@lumio.example", f"<{mail.sender.upper()}>") == message.public_id
 
 
@@ -108,6 +108,49 @@ def test_without_a_bounce_address_bounces_go_to_the_sender(
 ) -> None:
     warn(session, settings)
     assert smtp.mails[0].sender == "membership@lumio.example"
+
+
+@pytest.mark.parametrize(
+    ("sender", "name", "shown"),
+    [
+        ("membership@lumio.example", "Lumio", "Lumio <membership@lumio.example>"),
+        (
+            "membership@lumio.example",
+            "Kino \u201eÖ\u201c, Köln",
+            '"Kino \u201eÖ\u201c, Köln" <membership@lumio.example>',
+        ),
+        ("membership@lumio.example", 'The "Box" \\', r'"The \"Box\" \\" <membership@lumio.example>'),
+        ("Lumio Club <membership@lumio.example>", "Lumio", "Lumio Club <membership@lumio.example>"),
+    ],
+)
+def test_mail_comes_from_the_service_by_name(
+    make_app: Callable[..., Flask], smtp: SmtpCatcher, sender: str, name: str, shown: str
+) -> None:
+    with make_app(mail_default_sender=sender, service_name=name).app_context():
+        warn(db.session(), installed().settings)
+    [mail] = smtp.mails
+    assert str(mail.message["From"]) == shown
+    assert mail.sender == "membership@lumio.example"
+
+
+@pytest.mark.parametrize("shared", [True, False])
+def test_a_mail_to_sign_in_greets_nobody_where_several_share_the_address(
+    session: Session, settings: Settings, smtp: SmtpCatcher, shared: bool
+) -> None:
+    for number, name in ((1, "Mia"), (2, "Ben")):
+        address = "family@example.org" if shared or number == 1 else "ben@example.org"
+        factories.member(session, email=address, name=name, external_id=f"K-{number}", plan="Family")
+    magic_links.request_sign_in(session, settings, "family@example.org", "192.0.2.1", NOW)
+    session.commit()
+    deliver(session)
+    [mail] = smtp.mails
+    for part in ("plain", "html"):
+        body = mail.message.get_body((part,))
+        assert body is not None
+        for fact in ("Mia", "K-1", "Family"):
+            assert (fact in body.get_content()) is not shared
+        assert not any(fact in body.get_content() for fact in ("Ben", "K-2"))
+        assert "/sign-in/" in body.get_content()
 
 
 @pytest.mark.parametrize(

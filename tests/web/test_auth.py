@@ -148,16 +148,16 @@ def test_a_link_is_good_for_fifteen_minutes(app: Flask, session: Session, clock:
 def test_scenario_07_a_shared_address_asks_which_membership(
     app: Flask, session: Session, clock: FrozenClock, browser: Browser
 ) -> None:
-    factories.member(session, email="family@example.org", external_id="m-1001", plan="Standard")
-    second = factories.member(session, email="family@example.org", external_id="m-1002", plan="Family")
+    factories.member(session, email="family@example.org", external_id="m-1001", plan="Standard", name="Mia")
+    second = factories.member(session, email="family@example.org", external_id="m-1002", plan="Family", name=None)
     other = factories.member(session, email="other@example.org")
     session.commit()
     ask(browser, "family@example.org")
     browser.open(mailed(app, session, clock))
     browser.press()
     assert browser.page.h1 == "Which membership?"
-    assert "Standard, customer number m-1001" in browser.page.text
-    assert "Family, customer number m-1002" in browser.page.text
+    assert "Mia: Standard, customer number m-1001" in browser.page.text
+    assert " Family, customer number m-1002" in browser.page.text
     form = browser.page.form
     assert ("member", other.public_id) not in form.buttons
 
