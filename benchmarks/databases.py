@@ -28,7 +28,7 @@ PRAGMAS = (
     "synchronous = NORMAL",
     "foreign_keys = ON",
     "secure_delete = ON",
-    "temp_store = MEMORY",
+    "temp_store = FILE",
 )
 """What models.base.tune sets: bare SQL runs on a database that is set up alike."""
 

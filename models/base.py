@@ -150,7 +150,8 @@ def tune(engine: Engine) -> None:
             "synchronous = NORMAL",
             "foreign_keys = ON",
             "secure_delete = ON",
-            "temp_store = MEMORY",
+            # In memory, SQLite would also keep there what a statement over many rows may have to take back.
+            "temp_store = FILE",
         ):
             connection.execute(f"PRAGMA {pragma}")
 
