@@ -51,3 +51,15 @@ LISTS = {
     "de": (("favourites", "Favoriten"), ("watch_list", "Merkliste"), ("history", "Zuletzt gesehen")),
     "en": (("favourites", "Favourites"), ("watch_list", "Watch list"), ("history", "Recently watched")),
 }
+SETTINGS = {
+    "de": (
+        ("Untertitel", ("aus", "Deutsch", "Englisch")),
+        ("Nächste Folge von selbst", ("ja", "nein")),
+        ("Bildqualität", ("automatisch", "hoch")),
+    ),
+    "en": (
+        ("Subtitles", ("off", "German", "English")),
+        ("Next episode by itself", ("yes", "no")),
+        ("Picture quality", ("automatic", "high")),
+    ),
+}

@@ -14,7 +14,7 @@ from enum import StrEnum
 from pathlib import Path
 from typing import Any
 
-from commands.demo.names import FIRST, LAST, LISTS, PROFILES, TITLES
+from commands.demo.names import FIRST, LAST, LISTS, PROFILES, SETTINGS, TITLES
 from domain.dates import add_months
 
 SEED = 20200521
@@ -154,10 +154,10 @@ class _Maker:
         plan, price, interval = rng.choices([p[:2] for p in PLANS], [p[2] for p in PLANS])[0] + ("month",)
         paid_through = today + timedelta(days=rng.randint(1, 28))
         if kind is Kind.ANNUAL:
-            plan, price, interval = "Standard, yearly", "129.00", "year"
+            plan, price, interval = "Standard 12", "129.00", "year"
             paid_through = today + timedelta(days=rng.randint(150, 250))
         elif kind is Kind.FREE:
-            plan, price, paid_through = "With adverts", "0.00", None
+            plan, price, paid_through = "Mini", "0.00", None
         elif kind is Kind.TRIAL:
             paid_through = joined + timedelta(days=30)
         elif kind is Kind.PAST_DUE:
@@ -185,11 +185,7 @@ class _Maker:
             "profiles": [
                 {
                     "name": name,
-                    "settings": {
-                        "subtitles": rng.choice(("off", "de", "en")),
-                        "autoplay": rng.random() < 0.5,
-                        "quality": rng.choice(("auto", "high")),
-                    },
+                    "settings": {setting: rng.choice(values) for setting, values in SETTINGS[locale]},
                     "lists": [
                         {"kind": kind, "name": title, "items": self._items(locale, joined, until)}
                         for kind, title in kinds

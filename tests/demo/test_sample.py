@@ -9,6 +9,7 @@ from zoneinfo import ZoneInfo
 import pytest
 
 from commands.demo import sample
+from commands.demo.names import SETTINGS
 from commands.demo.sample import Kind, Sample
 from domain.policy import DORMANT, Code, Facts, Policy, assess
 
@@ -115,3 +116,13 @@ def test_who_never_watched_anything_has_lists_but_no_history() -> None:
         assert "favourites" in kinds
         assert ("history" in kinds) == bool(one.row["last_used_at"])
         assert json.dumps(one.library)
+
+
+def test_nobody_reads_settings_or_a_plan_in_another_language() -> None:
+    for one in sample.membership(NOW, BERLIN):
+        for profile in one.library["profiles"]:
+            assert set(profile["settings"]) == {name for name, _values in SETTINGS[one.locale]}
+            assert all(isinstance(value, str) for value in profile["settings"].values())
+    assert {one.row["plan"] for one in sample.membership(NOW, BERLIN)} == {
+        "Basic", "Standard", "Premium", "Standard 12", "Mini",
+    }  # fmt: skip
