@@ -1,7 +1,7 @@
 """Journeys in time, in the demo: every morning that matters is lived through, one after another; nothing is skipped.
 
 1. The clock is set to the next morning on which something falls due (demo.next_morning), or a week on.
-2. The service's nightly file of uses arrives, as it would from a service that is running.
+2. The service's nightly files arrive, as they would from a service that is running: who used it, who was charged.
 3. The due calendar jobs run, and then the queues: notices, closes, purges and their mails, each on its day.
 """
 
@@ -44,7 +44,7 @@ def journey(app: Flask) -> Callable[[datetime], None]:
             while morning < to:
                 morning = _next_morning(app, installation, morning, to)
                 clock.travel(morning)
-                _nightly_file(app, installation)
+                _nightly_files(app, installation)
                 runner.run_due(app)
                 for queue in timetable.QUEUE:
                     runner.run_queue(app, queue)
@@ -60,10 +60,11 @@ def _next_morning(app: Flask, installation: Installation, now: datetime, to: dat
         return morning
 
 
-def _nightly_file(app: Flask, installation: Installation) -> None:
+def _nightly_files(app: Flask, installation: Installation) -> None:
     now = installation.clock.now()
     with app.app_context():
         session = db.session()
         uses = demo.uses_of_last_night(session, now)
         session.rollback()
         demo.report_uses(session, installation.settings, uses, now, session.commit)
+        demo.renew(session, installation.settings, now, session.commit)

@@ -4,24 +4,27 @@ The clock and the jobs of a journey are driven by jobs/travelling.py.
 """
 
 import csv
-from collections.abc import Callable, Iterable
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
-from datetime import datetime, time, timedelta
+from datetime import date, datetime, time, timedelta
 from enum import StrEnum
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-from sqlalchemy import FromClause, and_, func, or_, select
+from sqlalchemy import FromClause, and_, exists, func, or_, select
 from sqlalchemy.orm import Session
 
-from domain.dates import add_months, first_of_month, local_day, named_day, next_month_end
-from domain.lifecycle import MemberStatus
+from domain.dates import add_months, first_of_month, keep_until, local_day, named_day, next_month_end
+from domain.lifecycle import Answer, MemberStatus
 from domain.money import Money
 from domain.notices import LAST_CALL_DAYS, LAST_CHANCE_DAYS, REMINDER_DAYS
 from models import Case, Member
 from services.activity import import_activity
+from services.importing import import_members
 from services.reading import Reject
-from services.selection import dormant
+from services.selection import dormant, paying
 from settings import Settings
 
 MORNING = time(8, 5)
@@ -60,6 +63,12 @@ def ended(session: Session) -> Unused:
     )
 
 
+def asked(session: Session) -> int:
+    """How many have been asked and have not answered."""
+    silent = select(func.count()).where(Case.closed_at.is_(None), Case.warned_at.is_not(None), Case.answer.is_(None))
+    return session.scalar(silent) or 0
+
+
 def _sum(session: Session, chosen: FromClause) -> Unused:
     columns = chosen.c
     rows = session.execute(
@@ -82,33 +91,64 @@ class Stop(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Destination:
-    """A stop and the instant it stands for; None while there is nothing to travel to."""
+    """A stop and the instant it stands for."""
 
     stop: Stop
-    at: datetime | None
+    at: datetime
 
 
 def destinations(session: Session, settings: Settings, now: datetime) -> list[Destination]:
-    """Every stop, in the order of the story, as seen from ``now``."""
+    """Every stop there is something to see at, as seen from ``now``, the nearest first."""
     zone = settings.zone
     today = local_day(now, zone)
     deadlines = select(func.min(Case.deadline_at)).where(Case.closed_at.is_(None), Case.warned_at.is_not(None))
     further = now + timedelta(days=REMINDER_DAYS + 1)
     next_asked = session.scalar(deadlines.where(Case.deadline_at > further, Case.answer.is_(None)))
     next_end = session.scalar(deadlines.where(Case.deadline_at > now)) or next_month_end(now, zone)
-    last_kept = session.scalar(select(func.max(Member.keep_until)).where(Member.status == MemberStatus.LAPSED))
-    reminder = None if next_asked is None else named_day(next_asked, zone) - timedelta(days=REMINDER_DAYS)
+    kept_until = _most_kept_until(session, settings, now)
 
-    def morning(of: datetime) -> datetime:
-        return datetime.combine(of.astimezone(zone).date(), MORNING, tzinfo=zone)
+    def morning(day: date) -> datetime:
+        return datetime.combine(day, MORNING, tzinfo=zone)
 
-    return [
-        Destination(Stop.TOMORROW, datetime.combine(today + timedelta(days=1), MORNING, tzinfo=zone)),
-        Destination(Stop.REMINDER, None if reminder is None else datetime.combine(reminder, MORNING, tzinfo=zone)),
-        Destination(Stop.MONTH_END, morning(next_end)),
-        Destination(Stop.NINE_MONTHS, datetime.combine(add_months(today, 9), MORNING, tzinfo=zone)),
-        Destination(Stop.PAST_KEEP_UNTIL, None if last_kept is None else morning(last_kept)),
-    ]
+    found = {
+        Stop.TOMORROW: today + timedelta(days=1),
+        Stop.REMINDER: next_asked and named_day(next_asked, zone) - timedelta(days=REMINDER_DAYS),
+        Stop.MONTH_END: local_day(next_end, zone),
+        Stop.NINE_MONTHS: add_months(today, 9),
+        Stop.PAST_KEEP_UNTIL: kept_until and local_day(kept_until, zone),
+    }
+    places = [Destination(stop, morning(day)) for stop, day in found.items() if day is not None]
+    return sorted(places, key=lambda place: place.at)
+
+
+def _most_kept_until(session: Session, settings: Settings, now: datetime) -> datetime | None:
+    """Until when the data of most are saved who pay by the month and have ended, or are asked and will if they stay
+    silent; None where there is nobody. Those who pay by the year are saved for longer, and would move the stop.
+    """
+    by_the_month = func.coalesce(Member.billing_interval, "month") == "month"
+    lapsed = session.execute(
+        select(Member.keep_until, func.count())
+        .where(Member.status == MemberStatus.LAPSED, Member.keep_until > now, by_the_month)
+        .group_by(Member.keep_until)
+    )
+    found = Counter({bound: count for bound, count in lapsed if bound is not None})
+    asked = session.execute(
+        select(Case.deadline_at, Case.answer, Member.paid_through)
+        .join(Member)
+        .where(Case.closed_at.is_(None), Case.warned_at.is_not(None), by_the_month)
+    )
+    for deadline, answer, paid_through in asked:
+        if deadline is not None and answer != Answer.KEEP:
+            paid = paid_through or deadline
+            while answer is None and paid < deadline:
+                paid = _next_charge(paid, "month")
+            found[keep_until(max(deadline, paid), settings.keep_months, settings.zone)] += 1
+    return min(found, key=lambda bound: (-found[bound], bound), default=None)
+
+
+def _next_charge(paid_through: datetime, interval: str | None) -> datetime:
+    following = add_months(paid_through.date(), MONTHS.get(interval or "", 1))
+    return datetime.combine(following, paid_through.timetz())
 
 
 def uses_of_last_night(session: Session, now: datetime) -> list[tuple[str, datetime]]:
@@ -125,6 +165,34 @@ def uses_of_last_night(session: Session, now: datetime) -> list[tuple[str, datet
         )
     )
     return [(external_id, evening) for external_id in rows if external_id is not None]
+
+
+def renew(session: Session, settings: Settings, now: datetime, commit: Callable[[], None]) -> None:
+    """Charge whose paid period is over and tell the programme by a file of members, as the service would every night.
+
+    Nobody is charged for a time after their end: neither who has said that it shall end, nor who is asked and stays
+    silent up to the day of the charge.
+    """
+    ends = exists().where(
+        Case.member_id == Member.id,
+        Case.closed_at.is_(None),
+        or_(Case.answer == Answer.LAPSE, and_(Case.answer.is_(None), Case.deadline_at <= Member.paid_through)),
+    )
+    due = session.execute(
+        select(Member.external_id, Member.email, Member.joined_at, Member.paid_through, Member.billing_interval).where(
+            paying(), Member.paid_through <= now, Member.erase_requested_at.is_(None), ~ends
+        )
+    ).all()
+    session.rollback()
+    rows = []
+    for external_id, email, joined_at, paid_through, interval in due:
+        assert joined_at is not None
+        assert paid_through is not None
+        while paid_through <= now:
+            paid_through = _next_charge(paid_through, interval)
+        rows.append((external_id, email, joined_at.isoformat(), paid_through.isoformat()))
+    with _file(("external_id", "email", "joined_at", "paid_through"), rows) as path:
+        import_members(session, settings, path, now, commit=commit, rejected=must_not_be)
 
 
 def next_morning(session: Session, settings: Settings, now: datetime, to: datetime) -> datetime:
@@ -157,13 +225,20 @@ def report_uses(
     commit: Callable[[], None],
 ) -> None:
     """Bring uses in as the service would: as a file of activity."""
+    rows = ((external_id, used_at.isoformat()) for external_id, used_at in uses)
+    with _file(("external_id", "used_at"), rows) as path:
+        import_activity(session, settings, path, now, commit=commit, rejected=must_not_be)
+
+
+@contextmanager
+def _file(header: Iterable[str], rows: Iterable[Iterable[str | None]]) -> Iterator[Path]:
     with TemporaryDirectory() as folder:
-        path = Path(folder) / "activity.csv"
+        path = Path(folder) / "nightly.csv"
         with path.open("w", encoding="utf-8", newline="") as file:
             writer = csv.writer(file)
-            writer.writerow(["external_id", "used_at"])
-            writer.writerows([external_id, used_at.isoformat()] for external_id, used_at in uses)
-        import_activity(session, settings, path, now, commit=commit, rejected=must_not_be)
+            writer.writerow(header)
+            writer.writerows(rows)
+        yield path
 
 
 def must_not_be(reject: Reject) -> None:

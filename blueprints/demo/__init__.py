@@ -47,6 +47,7 @@ def show() -> str:
     return render_template(
         "demo/show.html",
         unused=service.unused(db.session(), found.settings, now),
+        asked=service.asked(db.session()),
         ended=service.ended(db.session()),
         money=lambda amount: wording.money(amount.minor, amount.currency),
         people=cast.people(db.session(), found.settings, _folder() / "cast.json", now),
@@ -64,13 +65,13 @@ def be(external_id: str) -> Response:
 @blueprint.post("/use/<external_id>")
 def use(external_id: str) -> Response:
     """Have somebody watch something at this moment: what the service's next activity file would report."""
-    _member(external_id)
+    name = _member(external_id).name or external_id
     db.session.rollback()
     found = installed()
     now = found.clock.now()
     service.report_uses(db.session(), found.settings, [(external_id, now)], now, db.session.commit)
     wake()
-    flash(_("Number %(number)s has just watched something.", number=external_id), "demo")
+    flash(_("%(name)s has just watched something.", name=name), "demo")
     return redirect(url_for("demo.show"))
 
 
@@ -95,7 +96,13 @@ def travel() -> Response:
 def mails() -> str:
     """The mailbox: every mail as it was received, newest first."""
     to = request.args.get("to", "")
-    return render_template("demo/mails.html", day_of=_day_of, mails=mailbox.received(_folder() / "mail", to=to), to=to)
+    zone = installed().settings.zone
+    return render_template(
+        "demo/mails.html",
+        short_day_of=lambda instant: wording.short_date(instant, zone),
+        mails=mailbox.received(_folder() / "mail", to=to),
+        to=to,
+    )
 
 
 @blueprint.get("/mail/<int:number>")
@@ -110,7 +117,8 @@ def mail(number: int) -> Response:
 def mail_html(number: int) -> Response:
     """The HTML of a mail, for the frame: its own styles are allowed here and nowhere else, and nothing beside them."""
     # Links open in the whole window, as they would from a mail program.
-    response = Response('<base target="_top">' + _mail(number).html, mimetype="text/html")
+    html = _mail(number).html.replace("<head>", '<head><base target="_top">', 1)
+    response = Response(html, mimetype="text/html")
     response.headers["Content-Security-Policy"] = (
         "default-src 'none'; style-src 'unsafe-inline'; img-src data:; frame-ancestors 'self';"
         " sandbox allow-top-navigation-by-user-activation"
@@ -137,10 +145,9 @@ def _bar() -> Markup:
     return Markup(
         render_template(
             "demo/_bar.html",
-            now=wording.date_and_time(now, found.settings.zone),
+            now=wording.long_date(now, found.settings.zone),
             stops=[
-                (place.stop, STOPS[place.stop], place.at and wording.short_date(place.at, found.settings.zone))
-                for place in places
+                (place.stop, STOPS[place.stop], wording.short_date(place.at, found.settings.zone)) for place in places
             ],
             mail_count=mailbox.count(_folder() / "mail"),
             back=request.full_path if request.method == "GET" else url_for("demo.show"),

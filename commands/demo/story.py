@@ -154,7 +154,8 @@ def _say_where_to_click(settings: Settings) -> None:
     )
     if deadline is not None:
         click.echo(
-            f"They have been asked; whom nobody hears of ends on {named_day(deadline, settings.zone):%-d %B %Y}."
+            "They have been asked whether to keep the membership. Where no answer comes, it ends on"
+            f" {named_day(deadline, settings.zone):%-d %B %Y}."
         )
     click.echo(f"\n  {settings.public_url}/demo/       people to be, and travelling in time")
     click.echo(f"  {settings.public_url}/demo/mail   every mail, as received")

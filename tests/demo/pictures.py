@@ -29,7 +29,7 @@ def take(page: Page, site: str) -> None:
 
     def newest_mail() -> str:
         page.click(f"{who} a")
-        page.click("table a >> nth=0")
+        page.click(".demo-mails a >> nth=0")
         return str(page.url)
 
     page.goto(f"{site}/demo/")

@@ -13,7 +13,9 @@ def post(catcher: Catcher, to: str, subject: str) -> None:
     mail["From"], mail["To"], mail["Subject"] = "membership@example.com", to, subject
     mail["Date"] = "Sun, 22 Nov 2026 20:00:00 +0000"
     mail.set_content("Read https://example.org/check-in/abc today.\n")
-    mail.add_alternative("<p>Read <a href='https://example.org/check-in/abc'>this</a>.</p>", subtype="html")
+    head = "<!doctype html><html lang='en'><head><title>Read</title></head>"
+    body = "<body><p>Read <a href='https://example.org/check-in/abc'>this</a>.</p></body></html>"
+    mail.add_alternative(head + body, subtype="html")
     with smtplib.SMTP(catcher.host, catcher.port) as connection:
         connection.send_message(mail)
 

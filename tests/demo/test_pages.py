@@ -1,8 +1,11 @@
 """The demo's own pages: there in demo mode only, the mails shut in, and journeys that skip no day."""
 
+import json
+import re
 from collections.abc import Callable
-from datetime import timedelta
+from datetime import datetime, timedelta
 from pathlib import Path
+from typing import Any
 
 import pytest
 from flask import Flask
@@ -63,6 +66,8 @@ def test_a_mail_is_shut_in_and_only_there_may_it_have_styles(browser: Browser, t
     assert "script-src" not in policy
     assert "allow-scripts" not in policy
     assert mail.headers["X-Frame-Options"] == "SAMEORIGIN"
+    # A link in it opens in the whole window, where one answers.
+    assert '<head><base target="_top">' in mail.text
     assert "'unsafe-inline'" not in browser.open("/demo/mail").headers["Content-Security-Policy"]
 
 
@@ -134,6 +139,161 @@ def test_a_journey_stops_wherever_something_falls_due(app: Flask, session: Sessi
         found.append(f"{now.astimezone(settings.zone):%d.%m.}")
     # Seven and two days before 30 June; the firsts of months; thirty days before 1 August; and at least once a week.
     assert " ".join(found) == "10.06. 17.06. 23.06. 28.06. 01.07. 02.07. 09.07. 16.07. 23.07. 30.07. 01.08. 03.08."
+
+
+def case_of(session: Session, member: Member, **values: Any) -> Case:
+    """A live case of this month's open round, warned."""
+    campaign = session.scalar(select(Campaign)) or Campaign(
+        month="2026-06", state="open", policy={}, drafted_at=NOW, opened_at=NOW, dormant_count=1
+    )
+    session.add(campaign)
+    session.flush()
+    values = {"warned_at": NOW, "warned_to": member.email, "deadline_at": at("2026-06-30 22:00"), **values}
+    case = Case(campaign_id=campaign.id, member_id=member.id, rule="never_used", opened_at=NOW, **values)
+    session.add(case)
+    session.flush()
+    return case
+
+
+def lapsed(session: Session, keep_until: str, **values: Any) -> Member:
+    ended = {"lapsed_at": at("2026-05-31 22:00"), "access_ends_at": at("2026-05-31 22:00")}
+    return dormant(session, status="lapsed", keep_until=at(keep_until), **ended, **values)
+
+
+def stops(app: Flask, session: Session, now: datetime = NOW) -> dict[str, str]:
+    """The stops as the bar has them, by their days."""
+    settings = app.extensions["dormouse"].settings
+    return {str(place.stop): f"{place.at:%Y-%m-%d}" for place in service.destinations(session, settings, now)}
+
+
+def test_stops_are_in_the_order_of_their_days_and_only_where_there_is_something_to_see(
+    app: Flask, session: Session
+) -> None:
+    assert list(stops(app, session)) == ["tomorrow", "month_end", "nine_months"]
+    case_of(session, dormant(session, paid_through=at("2026-06-10")))
+    # Charged on 10 June for the last time, so access ends in July; ten whole months after that.
+    assert list(stops(app, session).items()) == [
+        ("tomorrow", "2026-06-04"),
+        ("reminder", "2026-06-23"),
+        ("month_end", "2026-07-01"),
+        ("nine_months", "2027-03-03"),
+        ("past_keep_until", "2027-06-01"),
+    ]
+    found = stops(app, session, at("2026-09-20"))
+    assert list(found.values()) == sorted(found.values())
+
+
+def test_past_saved_until_stays_with_this_rounds_members(app: Flask, session: Session) -> None:
+    for _ in range(2):
+        case_of(session, dormant(session, paid_through=at("2026-06-10")))
+    case_of(session, dormant(session), answer="keep", answered_at=NOW, answered_through="link")
+    lapsed(session, "2027-03-31 22:00")
+    lapsed(session, "2028-03-31 22:00", billing_interval="year")
+    assert stops(app, session)["past_keep_until"] == "2027-06-01"
+    # The same after the month end, whoever else ends later.
+    for member in session.scalars(select(Member).where(Member.paid_through.is_not(None))):
+        member.status, member.keep_until = "lapsed", at("2027-05-31 22:00")
+        member.lapsed_at = member.access_ends_at = at("2026-06-30 22:00")
+    for case in session.scalars(select(Case)):
+        case.state, case.closed_at = "withdrawn", at("2026-07-01")
+    lapsed(session, "2027-08-31 22:00")
+    session.flush()
+    assert stops(app, session, at("2026-07-01"))["past_keep_until"] == "2027-06-01"
+
+
+def test_who_pays_is_charged_when_the_paid_period_is_over(app: Flask, session: Session) -> None:
+    settings = app.extensions["dormouse"].settings
+    over, deadline = at("2026-06-01 22:00"), at("2026-06-01 20:00")
+    charged = {
+        "monthly": (using(session, external_id="monthly", paid_through=over), at("2026-07-01 22:00")),
+        "yearly": (
+            using(session, external_id="yearly", paid_through=over, billing_interval="year"),
+            at("2027-06-01 22:00"),
+        ),
+        "keeps": (dormant(session, external_id="keeps", paid_through=over), at("2026-07-01 22:00")),
+        "silent": (dormant(session, external_id="silent", paid_through=over), at("2026-07-01 22:00")),
+    }
+    not_charged = {
+        "not yet": (using(session, external_id="not yet", paid_through=at("2026-06-20")), at("2026-06-20")),
+        "ends": (dormant(session, external_id="ends", paid_through=over), over),
+        "over": (dormant(session, external_id="over", paid_through=over), over),
+        "paused": (using(session, external_id="paused", paid_through=over, subscription_status="paused"), over),
+        "lapsed": (lapsed(session, "2027-03-31 22:00", external_id="lapsed", paid_through=over), over),
+    }
+    answered = {"answered_at": NOW, "answered_through": "link"}
+    case_of(session, charged["keeps"][0], answer="keep", deadline_at=deadline, **answered)
+    case_of(session, charged["silent"][0])
+    case_of(session, not_charged["ends"][0], answer="lapse", **answered)
+    case_of(session, not_charged["over"][0], deadline_at=deadline)
+    session.commit()
+    service.renew(session, settings, NOW, session.commit)
+    session.expire_all()
+    found = {member.external_id: member.paid_through for member in session.scalars(select(Member))}
+    assert found == {name: paid for name, (_member, paid) in {**charged, **not_charged}.items()}
+
+
+def person(app: Flask, browser: Browser, role: str, member: Member) -> str:
+    """What the first page says of the only one of the cast."""
+    path = app.extensions["dormouse"].settings.instance_path / "cast.json"
+    path.write_text(json.dumps([{"role": role, "external_id": member.external_id}]))
+    found = re.search(r"</h3>(.*?)</p>", browser.open("/demo/").text, re.S)
+    assert found is not None
+    return " ".join(re.sub(r"<[^>]*>", " ", found[1]).split())
+
+
+def test_what_is_said_of_a_person_is_true_after_time_has_gone_by(app: Flask, browser: Browser) -> None:
+    with app.app_context():
+        session = db.session()
+        young = using(session, external_id="young", joined_at=at("2026-03-01"), last_used_at=None)
+        stopped = dormant(session, external_id="stopped", last_used_at=at("2023-01-01"), joined_at=at("2022-01-01"))
+        exempt = dormant(session, external_id="exempt", exempt_reason="staff")
+        gone = lapsed(session, "2027-03-31 22:00", external_id="gone")
+        session.commit()
+        assert person(app, browser, "soon", young) == (
+            "Never used it, but joined lately. Joined on 1 March 2026, so there is nothing to ask."
+        )
+        assert person(app, browser, "exempt", exempt) == "Is never asked. Exempt: the member file says so."
+        assert person(app, browser, "lapsed", gone).startswith("Ended already, can come back. Ended on 31 May 2026;")
+        assert person(app, browser, "stopped_using", stopped) == (
+            "Used it, then stopped. Last used it on 1 January 2023, and will be asked in the next round."
+        )
+
+        young.joined_at = at("2024-03-01")
+        stopped.last_used_at = at("2026-06-02")
+        gone.status, gone.lapsed_at, gone.access_ends_at, gone.keep_until = "active", None, None, None
+        gone.returned_at = at("2026-06-02")
+        session.commit()
+        assert person(app, browser, "soon", young).startswith("Joined, never used it. Joined on 1 March 2024, and")
+        assert person(app, browser, "stopped_using", stopped).startswith("Uses it. Last used it on 2 June 2026, so")
+        assert person(app, browser, "lapsed", gone).startswith("Joined, never used it. Came back on 2 June 2026, so")
+        session.delete(stopped)
+        session.commit()
+        assert person(app, browser, "stopped_using", stopped) == "All data has been erased."
+
+
+def test_the_first_page_says_who_was_asked_only_where_somebody_was(app: Flask, browser: Browser) -> None:
+    with app.app_context():
+        session = db.session()
+        said = browser.open("/demo/").text
+        assert "At the moment nobody pays" in said
+        assert "Nobody is waiting to be asked" in said
+        assert "asked by e-mail" not in said
+        member = dormant(session)
+        session.commit()
+        assert "They have not been asked yet" in browser.open("/demo/").text
+        case_of(session, member)
+        session.commit()
+        assert "One person has been asked by e-mail" in browser.open("/demo/").text
+
+
+def test_who_watched_something_is_named(app: Flask, browser: Browser) -> None:
+    with app.app_context():
+        using(db.session(), external_id="m-77", name="Eva Blum")
+        db.session.commit()
+    browser.open("/demo/")
+    token = browser.page.forms[0].fields["csrf_token"]
+    browser.open("/demo/use/m-77", "POST", data={"csrf_token": token})
+    assert "Eva Blum has just watched something." in browser.response.text
 
 
 def test_the_money_counts_a_year_by_its_months(app: Flask, session: Session) -> None:
