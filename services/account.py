@@ -86,11 +86,11 @@ def library_at_a_glance(session: Session, member_id: int) -> list[ProfileAtAGlan
     return [ProfileAtAGlance(profile.name, profile.settings, lists.get(profile.id, [])) for profile in profiles]
 
 
-def history(session: Session, member_id: int) -> list[Event]:
-    """What this programme has done and heard, the latest first."""
+def history(session: Session, member_id: int, limit: int | None = HISTORY) -> list[Event]:
+    """What this programme has done and heard, the latest first; a limit of None gives all of it."""
     return list(
         session.scalars(
-            select(Event).where(Event.member_id == member_id).order_by(Event.at.desc(), Event.id.desc()).limit(HISTORY)
+            select(Event).where(Event.member_id == member_id).order_by(Event.at.desc(), Event.id.desc()).limit(limit)
         )
     )
 

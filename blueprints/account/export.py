@@ -1,7 +1,11 @@
-"""Everything on record of a member, to take along: as JSON for machines, and as one page for people."""
+"""Everything on record of a member, to take along: as JSON for machines, and as one page for people.
+
+The page says it in the words of the page of the membership; what only machines can read is in the JSON alone.
+"""
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
+from datetime import datetime
 from io import BytesIO
 from typing import Any
 from zipfile import ZIP_DEFLATED, ZipFile, ZipInfo
@@ -9,49 +13,76 @@ from zipfile import ZIP_DEFLATED, ZipFile, ZipInfo
 from flask import Response, render_template
 from flask_babel import lazy_gettext
 
-LABELS = {
-    "external_id": lazy_gettext("Customer number"),
-    "email": lazy_gettext("E-mail address"),
-    "name": lazy_gettext("Name"),
-    "locale": lazy_gettext("Language"),
-    "status": lazy_gettext("State"),
-    "plan": lazy_gettext("Plan"),
-    "price_minor": lazy_gettext("Price in the smallest unit of the currency"),
-    "currency": lazy_gettext("Currency"),
-    "billing_interval": lazy_gettext("Billed every"),
-    "subscription_status": lazy_gettext("Subscription"),
-    "paid_through": lazy_gettext("Paid through"),
-    "joined_at": lazy_gettext("Member since"),
-    "last_used_at": lazy_gettext("Last used"),
-    "last_sign_of_life_at": lazy_gettext("We last heard from you"),
-    "lapsed_at": lazy_gettext("Ended"),
-    "keep_until": lazy_gettext("Saved until"),
-    "exempt_reason": lazy_gettext("Why we do not ask you"),
-    "reason": lazy_gettext("Reason"),
-    "case": lazy_gettext("Our question"),
-    "messages": lazy_gettext("Our mails to you"),
-    "billing_orders": lazy_gettext("What we told the payment provider"),
-    "events": lazy_gettext("What happened so far"),
-    "library": lazy_gettext("Your profiles and lists"),
-    "profiles": lazy_gettext("Profiles"),
-    "settings": lazy_gettext("Settings"),
-    "lists": lazy_gettext("Lists"),
-    "items": lazy_gettext("Titles"),
-    "title": lazy_gettext("Title"),
-    "added_at": lazy_gettext("Added"),
+from blueprints.account.history import in_words
+from blueprints.language import NAMES
+from domain.lifecycle import OrderKind
+from domain.policy import SubscriptionStatus, assess
+from models import Event, Member
+from services import wording
+from settings import Settings
+
+SUBSCRIPTION = {
+    SubscriptionStatus.ACTIVE: lazy_gettext("running"),
+    SubscriptionStatus.TRIAL: lazy_gettext("trial period"),
+    SubscriptionStatus.PAUSED: lazy_gettext("paused"),
+    SubscriptionStatus.PAST_DUE: lazy_gettext("a payment is overdue"),
+    SubscriptionStatus.ENDED: lazy_gettext("ended"),
+}
+TO_THE_PROVIDER = {
+    OrderKind.STOP: lazy_gettext("We asked the payment provider to charge nothing more."),
+    OrderKind.UNDO: lazy_gettext("We asked the payment provider to go on charging as before."),
+    OrderKind.RESTART: lazy_gettext("We asked the payment provider to begin charging again."),
+    OrderKind.REFUND: lazy_gettext("We asked the payment provider to pay a charge back."),
 }
 
 
-def zipped(evidence: Mapping[str, Any]) -> Response:
+def zipped(evidence: Mapping[str, Any], page: str) -> Response:
     """The download: ``membership.json`` and ``membership.html``."""
     content = BytesIO()
     with ZipFile(content, "w", ZIP_DEFLATED) as archive:
         # With a fixed date the same facts give the same file.
         for name, text in (
             ("membership.json", json.dumps(evidence, ensure_ascii=False, indent=2, default=str)),
-            ("membership.html", render_template("account/data.html", evidence=evidence, labels=LABELS)),
+            ("membership.html", page),
         ):
             archive.writestr(ZipInfo(name), text, compress_type=ZIP_DEFLATED)
     response = Response(content.getvalue(), mimetype="application/zip")
     response.headers["Content-Disposition"] = 'attachment; filename="membership.zip"'
     return response
+
+
+def page(
+    evidence: Mapping[str, Any], member: Member, history: Iterable[Event], settings: Settings, now: datetime
+) -> str:
+    """The same for people: in words, with the days of the service's time zone and prices as they are paid."""
+    zone = settings.zone
+
+    def day(instant: datetime | str) -> str:
+        return wording.short_date(datetime.fromisoformat(instant) if isinstance(instant, str) else instant, zone)
+
+    decision = assess(member.facts, settings.policy, now)
+    return render_template(
+        "account/data.html",
+        member=member,
+        evidence=evidence,
+        speaks=NAMES[wording.supported(member.locale)],
+        price=wording.price(member.price_minor, member.currency, member.billing_interval),
+        subscription=SUBSCRIPTION.get(SubscriptionStatus(member.subscription_status)),
+        why=wording.decision_sentence_to_member(
+            decision.code,
+            service=settings.service_name,
+            joined_at=member.joined_at,
+            last_used_at=member.last_used_at,
+            sign_of_life_at=decision.sign_of_life_at,
+            months=decision.months,
+            zone=zone,
+        ),
+        orders=[
+            (day(order["created_at"]), TO_THE_PROVIDER[order["kind"]], order["done_at"] and day(order["done_at"]))
+            for order in evidence["billing_orders"]
+        ],
+        history=in_words(history),
+        day=day,
+        last_day=lambda bound: wording.last_day_short(bound, zone),
+        zone=settings.service_timezone,
+    )

@@ -1,11 +1,11 @@
 """The signed-in pages: what the membership is, how to end it, and whose data it is."""
 
-from flask import Blueprint, redirect, render_template, session, url_for
+from flask import Blueprint, g, redirect, render_template, session, url_for
 from flask_login import current_user, login_required, logout_user
 from sqlalchemy import select
 from werkzeug.wrappers import Response
 
-from blueprints.account.export import zipped
+from blueprints.account.export import page, zipped
 from blueprints.account.history import in_words
 from domain.errors import Refused
 from domain.lifecycle import MemberStatus, Through
@@ -75,7 +75,10 @@ def end_now() -> Response:
 @login_required
 def data() -> Response:
     here = installed()
-    return zipped(account.everything(db.session(), here.settings, current_user.member, here.clock.now()))
+    now, member = here.clock.now(), current_user.member
+    evidence = account.everything(db.session(), here.settings, member, now)
+    history = account.history(db.session(), member.id, limit=None)
+    return zipped(evidence, page(evidence, member, history, here.settings, now))
 
 
 @blueprint.get("/account/erase")
@@ -140,4 +143,7 @@ def _erase_page(**what_came_of_it: bool) -> str:
 
 def _has_case(member: Member) -> bool:
     live = select(Case.id).where(Case.member_id == member.id, Case.closed_at.is_(None))
-    return db.session.scalar(live.limit(1)) is not None
+    found = db.session.scalar(live.limit(1)) is not None
+    # The banner of this page need not ask again.
+    g.nothing_asked = not found
+    return found

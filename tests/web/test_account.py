@@ -14,7 +14,7 @@ from services import events
 from tests import factories
 from tests.doubles import FrozenClock
 from tests.factories import at
-from tests.web.browser import SITE, Browser
+from tests.web.browser import SITE, Browser, Page
 from tests.web.test_auth import mailed
 
 
@@ -222,6 +222,54 @@ def test_the_download_holds_everything_for_programs_and_for_people(session: Sess
     assert "Mia &lt;Kern&gt;" in html
     assert "Title 2" in html
     assert "else@example.org" not in html + archive.read("membership.json").decode()
+
+
+@pytest.mark.parametrize("language", ["en", "de"])
+def test_the_page_of_the_download_is_in_the_words_of_the_account(app: Flask, session: Session, language: str) -> None:
+    member = factories.stopped_using(
+        session, locale=language, status="lapsed", lapsed_at=at("2026-04-30 22:00"), last_kept_at=None,
+        access_ends_at=at("2026-04-30 22:00"), keep_until=at("2027-02-28 23:00"),
+    )  # fmt: skip
+    factories.library(session, member)
+    events.record(session, "answered_keep", at("2026-06-02 23:30"), member_id=member.id)
+    session.add(
+        BillingOrder(
+            key="stop:1", member_id=member.id, kind="stop", billing_ref="m-1", state="done",
+            created_at=at("2026-04-30 22:10"), due_at=at("2026-04-30 22:10"), done_at=at("2026-05-02 08:00"),
+        )
+    )  # fmt: skip
+    session.commit()
+    browser = Browser(app, language=language)
+    browser.sign_in_as(member)
+    archive = ZipFile(BytesIO(browser.client.get("/account/data").data))
+    page = Page(archive.read("membership.html").decode())
+    html = archive.read("membership.html").decode()
+    said = {
+        "en": (
+            "Your membership ended on 30 April 2026.",
+            "saved until 28 February 2027",
+            "€12.99 a month",
+            "3 June 2026: You chose to keep your membership.",
+            "1 May 2026: We asked the payment provider to charge nothing more. It was confirmed on 2 May 2026.",
+            "subtitles: de, autoplay: no",
+            "Title 0 (added on 1 February 2025)",
+            "Europe/Berlin",
+        ),
+        "de": (
+            "Ihre Mitgliedschaft ist zum 30. April 2026 beendet.",
+            "12,99",
+            "3. Juni 2026: Sie haben sich entschieden, Ihre Mitgliedschaft weiterzuführen.",
+            "1. Mai 2026: Wir haben den Zahlungsanbieter gebeten, nichts mehr abzubuchen.",
+            "subtitles: de, autoplay: nein",
+            "hinzugefügt am 1. Februar 2025",
+        ),
+    }[language]
+    assert page.language == language
+    for words in said:
+        assert words in html, words
+    for raw in ("Dormant", "dormant", "True", "False", "1299", "T23:30", "+00:00", "answered_keep", "lapsed", "minor"):
+        assert raw not in html, raw
+    assert json.loads(archive.read("membership.json"))["price_minor"] == 1299, "for programs it is all there"
 
 
 def test_erasing_takes_a_mail_and_a_press_and_looking_erases_nothing(
