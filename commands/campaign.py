@@ -80,6 +80,7 @@ def status(month: str, as_json: bool) -> None:
             "Held because": found.hold_sentence,
             "Approve by": None if found.approve_by is None else f"{found.approve_by:%-d %B %Y}",
             "Ends on": None if found.deadline_at is None else _day(found.deadline_at),
+            "Notices": _notices(found),
             "Next step": found.next_step,
         }
     )
@@ -153,6 +154,23 @@ def _change(month: str, step: Callable[[str, datetime], Campaign]) -> None:
     for line in (found.hold_sentence, found.next_step):
         if line is not None:
             click.echo(line)
+
+
+def _notices(found: reports.Status) -> str | None:
+    """How far the notices are and when the last will be out; None where there are none."""
+    went, zone = found.delivery, installed().settings.zone
+    if not went.sent + went.queued + went.failed:
+        return None
+    words = f"{went.sent} sent, {went.queued} {'to send' if found.approve_by else 'queued'}, {went.failed} failed"
+    if went.per_hour is not None:
+        words += f"; {went.per_hour} an hour"
+    if went.done_at is not None:
+        words += f"; all will be out by {instant(went.done_at, zone)}"
+    if went.in_time is False and found.deadline_at is not None:
+        words += f", too late for some: their memberships end a month after {_day(found.deadline_at)} at the earliest"
+    elif went.in_time:
+        words += ", in time to leave the notice"
+    return words
 
 
 def _print_preview(forecast: reports.Preview) -> None:

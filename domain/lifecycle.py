@@ -94,5 +94,6 @@ class HoldReason(StrEnum):
     SHARE_JUMPED = "share_jumped"
     FEED_SILENT = "feed_silent"
     FEED_INCOMPLETE = "feed_incomplete"
+    BOUNCES = "bounces"
     OPERATOR = "operator"
     RESTORED = "restored"

@@ -7,7 +7,7 @@ from models.event import Event
 from models.library import ListItem, Profile, SavedList
 from models.magic_link import MagicLink
 from models.member import Member
-from models.message import Message
+from models.message import MailPace, Message
 from models.running import ClockJump, Erasure, JobRun, Operator, UseFeed
 
 __all__ = [
@@ -24,6 +24,7 @@ __all__ = [
     "LocalCharge",
     "LocalSubscription",
     "MagicLink",
+    "MailPace",
     "Member",
     "Message",
     "Operator",

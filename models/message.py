@@ -52,5 +52,20 @@ class Message(Base):
 _queued, _sending = text("state = 'queued'"), text("state = 'sending'")
 Index("ix_message_queued", Message.priority, Message.due_at, sqlite_where=_queued, postgresql_where=_queued)
 Index("ix_message_sending", Message.lease_until, sqlite_where=_sending, postgresql_where=_sending)
+_refused = text("state IN ('bounced', 'failed')")
+Index("ix_message_refused", Message.campaign_id, sqlite_where=_refused, postgresql_where=_refused)
 Index("ix_message_member_id", Message.member_id)
 Index("ix_message_case_id", Message.case_id)
+
+
+class MailPace(Base):
+    """One row: from when on the next batch of notices may be claimed, and how many were claimed on which local day."""
+
+    __tablename__ = "mail_pace"
+
+    id: Mapped[int] = mapped_column(SmallInteger, primary_key=True, autoincrement=False)
+    next_at: Mapped[datetime | None]
+    day: Mapped[str | None] = mapped_column(String(10))
+    spent: Mapped[int] = mapped_column(server_default="0")
+
+    __table_args__ = (CheckConstraint("id = 1", name="one_row"),)

@@ -10,15 +10,18 @@ and is backed off like any temporary failure; if not, the server is away, nothin
 ends.
 """
 
+import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from datetime import timedelta
 
 from jinja2 import TemplateError
 from sqlalchemy.orm import Session
 
+from domain.notices import NOTICES
 from domain.ports import Clock, Mail, MailConnection, Mailer, MailResult
 from models import for_writing
-from services import dispatch, letters
+from services import dispatch, letters, pace, refusals
 from services.dispatch import Claimed
 from services.mail_words import Facts
 from settings import Settings
@@ -54,16 +57,25 @@ def deliver(
     clock: Clock,
     commit: Callable[[], None],
     enough: Callable[[], bool],
+    wait: Callable[[float], None] = time.sleep,
 ) -> Delivered:
-    """Send what is due until nothing is, the server is away, or ``enough``. Needs an application context."""
+    """Send what is due until nothing is, the server is away, or ``enough``. Needs an application context.
+
+    ``wait`` passes the seconds until MAIL_RATE allows more.
+    """
     run = _Run(session, settings, clock, commit)
+    run.hold_if_many_refused()
     with mailer.connect() as connection:
         while run.done.server_down is None and not enough():
             batch = run.claim()
-            if not batch:
+            if batch:
+                run.send(batch, connection, enough)
+            elif run.pause is not None:
+                wait(run.pause.total_seconds())
+            else:
                 break
-            run.send(batch, connection, enough)
     run.settle_suspect(server_is_down=True)
+    run.hold_if_many_refused()
     if run.done.server_down is None:
         for_writing(session)
         dispatch.retire(session, settings, clock.now())
@@ -80,15 +92,20 @@ class _Run:
         self._commit = commit
         self._claimed_at = clock.now()
         self._suspect: tuple[Claimed, MailResult] | None = None
+        self.pause: timedelta | None = None
+        """After how long notices may go on, if it is the rate that holds them back."""
 
     def claim(self) -> list[_Ready]:
         session = self._session
         for_writing(session)
-        self._claimed_at = self._clock.now()
-        batch = [
-            _Ready(claimed, Facts.of(claimed))
-            for claimed in dispatch.claim(session, self._settings, self._claimed_at, BATCH)
-        ]
+        self._claimed_at = now = self._clock.now()
+        allowed = pace.allowance(session, self._settings, now, BATCH)
+        self.pause = allowed.wait
+        claimed_now = dispatch.claim(
+            session, self._settings, now, allowed.notices or BATCH, notices=allowed.notices > 0
+        )
+        pace.spend(session, self._settings, now, _notices(claimed_now))
+        batch = [_Ready(claimed, Facts.of(claimed)) for claimed in claimed_now]
         # What is read of them later is what was claimed: no query, and no transaction while a server is talked to.
         session.flush()
         for ready in batch:
@@ -100,6 +117,17 @@ class _Run:
         return batch
 
     def send(self, batch: list[_Ready], connection: MailConnection, enough: Callable[[], bool]) -> None:
+        refused_before = self.done.failed
+        self._send(batch, connection, enough)
+        if (self.done.failed - refused_before) * 100 > self._settings.max_bounce_percent * len(batch):
+            self.hold_if_many_refused()
+
+    def hold_if_many_refused(self) -> None:
+        for_writing(self._session)
+        refusals.hold_if_many(self._session, self._settings, self._clock.now())
+        self._commit()
+
+    def _send(self, batch: list[_Ready], connection: MailConnection, enough: Callable[[], bool]) -> None:
         for position, ready in enumerate(batch):
             if enough() or self._lease_is_half_over():
                 self._give_back(batch[position:])
@@ -139,7 +167,10 @@ class _Run:
 
     def _record(self, claimed: Claimed, result: MailResult) -> None:
         for_writing(self._session)
-        dispatch.record(self._session, self._settings, claimed, result, self._clock.now())
+        now = self._clock.now()
+        dispatch.record(self._session, self._settings, claimed, result, now)
+        if result.server_down:
+            pace.give_back(self._session, self._settings, now, _notices([claimed]))
         self._commit()
         if result.accepted:
             self.done.sent += 1
@@ -154,8 +185,14 @@ class _Run:
     def _give_back(self, rest: list[_Ready]) -> None:
         if rest:
             for_writing(self._session)
-            dispatch.give_back(self._session, [ready.claimed for ready in rest], self._clock.now())
+            now, claimed = self._clock.now(), [ready.claimed for ready in rest]
+            dispatch.give_back(self._session, claimed, now)
+            pace.give_back(self._session, self._settings, now, _notices(claimed))
             self._commit()
 
     def _lease_is_half_over(self) -> bool:
         return self._clock.now() - self._claimed_at > dispatch.LEASE / 2
+
+
+def _notices(claimed: list[Claimed]) -> int:
+    return sum(one.kind in NOTICES for one in claimed)

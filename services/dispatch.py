@@ -63,13 +63,20 @@ class Claimed:
     """Whether it is a mail to sign in, and which of several memberships of its address is meant is not known yet."""
 
 
-def claim(session: Session, settings: Settings, now: datetime, limit: int) -> list[Claimed]:
-    """Take up to ``limit`` due messages for this process; commit before rendering. Those of others are skipped."""
+def claim(session: Session, settings: Settings, now: datetime, limit: int, *, notices: bool = True) -> list[Claimed]:
+    """Take up to ``limit`` due messages for this process; commit before rendering. Those of others are skipped.
+
+    Without ``notices``, only what no pace holds back.
+    """
     _release_expired(session, now)
     token = new_batch()
     chosen = (
         _joined(Message.id)
-        .where(Message.state == MessageState.QUEUED, Message.due_at <= now, _may_go(settings))
+        .where(
+            Message.state == MessageState.QUEUED,
+            Message.due_at <= now,
+            _may_go(settings) if notices else Message.kind.not_in(NOTICES),
+        )
         .order_by(Message.priority, Message.due_at, Message.id)
         .limit(limit)
         .with_for_update(of=Message, skip_locked=True)
@@ -128,6 +135,7 @@ def claim(session: Session, settings: Settings, now: datetime, limit: int) -> li
             operator=operator,
             link=links.for_message(session, settings, message, member, case_, now),
             thread=thread,
+            shared=shared,
         )
         for message, member, case_, campaign, operator, thread, shared in rows
     ]
@@ -135,7 +143,6 @@ def claim(session: Session, settings: Settings, now: datetime, limit: int) -> li
 
 def record(session: Session, settings: Settings, claimed: Claimed, result: MailResult, now: datetime) -> bool:
     """Write down what the server said. False: the lease ran out and another has the row; then nothing is written."""
-            shared=shared,
     # Promise 1 and the lock order: the member first, then message and case.
     member = lock(session, claimed.member.id) if claimed.member is not None else None
     if result.accepted:
@@ -284,13 +291,6 @@ def _warning_before() -> ColumnElement[str | None]:
     )
 
 
-def _warned(session: Session, settings: Settings, claimed: Claimed, member: Member, now: datetime) -> None:
-    """The server has accepted the warning: from now on, and only from now on, this member is warned."""
-    assert claimed.case is not None
-    assert claimed.deadline_at is not None
-    deadline = claimed.deadline_at
-    if now >= dates.warned_by(deadline, settings.min_notice_days, settings.zone):
-        # Accepted too late for the day it names: that day is not acted on.
 def _address_is_shared() -> ColumnElement[bool]:
     """Asked of mails to sign in only: every other is about one membership, whoever else reads it."""
     other = aliased(Member)
@@ -300,6 +300,13 @@ def _address_is_shared() -> ColumnElement[bool]:
     )
 
 
+def _warned(session: Session, settings: Settings, claimed: Claimed, member: Member, now: datetime) -> None:
+    """The server has accepted the warning: from now on, and only from now on, this member is warned."""
+    assert claimed.case is not None
+    assert claimed.deadline_at is not None
+    deadline = claimed.deadline_at
+    if now >= dates.warned_by(deadline, settings.min_notice_days, settings.zone):
+        # Accepted too late for the day it names: that day is not acted on.
         deadline = dates.month_end_with_notice(now, settings.min_notice_days, settings.zone)
     updated = change(
         session,

@@ -1,7 +1,7 @@
 """What operators look at before and during a round: the forecast, and where a campaign stands. Reads only."""
 
 from dataclasses import dataclass
-from datetime import date, datetime
+from datetime import date, datetime, timedelta
 from typing import Any
 
 import sqlalchemy as sa
@@ -10,10 +10,11 @@ from sqlalchemy.orm import Session
 
 from domain import dates
 from domain.errors import NotFound
-from domain.lifecycle import CampaignState, CaseState, MailState, MemberStatus
+from domain.lifecycle import CampaignState, CaseState, MailState, MemberStatus, MessageState
+from domain.notices import NOTICES, Kind
 from domain.policy import DORMANT, Code
 from models import Campaign, Case, Member, Message
-from services import breaker, wording
+from services import breaker, pace, wording
 from services.campaigns import askable
 from services.selection import dormant, reason
 from settings import Settings
@@ -107,6 +108,21 @@ def _as_mapping(row: Row[Any]) -> dict[str, Any]:
 
 
 @dataclass(frozen=True, slots=True)
+class Delivery:
+    """How far the notices of a campaign are; before approval ``queued`` are those that approving would queue."""
+
+    sent: int
+    queued: int
+    failed: int
+    per_hour: int | None
+    """The speed of the last hour; None while there is none."""
+    done_at: datetime | None
+    """When the last of them will have gone out, by the settings of pace and that speed; None: not known."""
+    in_time: bool | None
+    """Whether all warnings that wait will leave the notice before the campaign's deadline."""
+
+
+@dataclass(frozen=True, slots=True)
 class Status:
     """Where a campaign stands. ``totals`` has cases by state and messages by state, over all kinds."""
 
@@ -119,6 +135,7 @@ class Status:
     """Of a draft: the last day on which approving still gives the deadline it has today."""
     cancel_reason: str | None
     totals: dict[str, dict[str, int]]
+    delivery: Delivery
     next_step: str
 
 
@@ -150,7 +167,41 @@ def status(session: Session, settings: Settings, month: str, now: datetime) -> S
             "cases": {str(word): count for word, count in cases},
             "messages": {str(word): count for word, count in messages},
         },
+        delivery=_delivery(session, settings, campaign, undecided, deadline, now),
         next_step=_next_step(settings, campaign, deadline),
+    )
+
+
+def _delivery(
+    session: Session, settings: Settings, campaign: Campaign, undecided: bool, deadline: datetime | None, now: datetime
+) -> Delivery:
+    notices = (Message.campaign_id == campaign.id, Message.kind.in_(NOTICES))
+    counted = session.execute(select(Message.state, func.count()).where(*notices).group_by(Message.state)).all()
+    states = {str(state): count for state, count in counted}
+    waiting = states.get(MessageState.QUEUED, 0) + states.get(MessageState.SENDING, 0)
+    warnings = select(func.count()).select_from(Message).where(*notices, Message.kind == Kind.WARNING)
+    unsent = session.scalar(warnings.where(Message.state.in_([MessageState.QUEUED, MessageState.SENDING]))) or 0
+    if undecided:
+        live = select(func.count()).select_from(Case).where(Case.campaign_id == campaign.id, Case.closed_at.is_(None))
+        waiting = unsent = session.scalar(live.where(Case.answer.is_(None))) or 0
+    lately, first, last = session.execute(
+        select(func.count(), func.min(Message.sent_at), func.max(Message.sent_at)).where(
+            *notices, Message.state == MessageState.SENT, Message.sent_at > now - timedelta(hours=1)
+        )
+    ).one()
+    seconds = (last - first).total_seconds() if first is not None and last is not None else 0
+    rate = (lately - 1) / seconds if seconds else 0
+    done = pace.done_at(settings, now, waiting, pace.spent_today(session, settings, now), rate)
+    in_time = None
+    if unsent and done is not None and deadline is not None:
+        in_time = dates.month_end_with_notice(done, settings.min_notice_days, settings.zone) <= deadline
+    return Delivery(
+        sent=states.get(MessageState.SENT, 0),
+        queued=waiting,
+        failed=states.get(MessageState.FAILED, 0) + states.get(MessageState.BOUNCED, 0),
+        per_hour=round(rate * 3600) if rate else None,
+        done_at=done if waiting else None,
+        in_time=in_time,
     )
 
 

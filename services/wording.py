@@ -343,6 +343,13 @@ def hold_sentence(reason: str | None, facts: dict[str, Any]) -> str | None:
             )
         case HoldReason.RESTORED:
             return _("The database was restored from a backup: what happened since is not known here.")
+        case HoldReason.BOUNCES:
+            return _(
+                "%(refused)s of %(tried)s notices were refused or came back (%(percent)s %%), more than the"
+                " %(limit)s %% of MAX_BOUNCE_PERCENT: are the addresses right, and does the mail server accept the"
+                " sender?",
+                **values,
+            )
         case HoldReason.OPERATOR:
             return _("An operator has held it.")
     raise ValueError(f"there are no words for {reason!r}")

@@ -60,6 +60,13 @@ BAD = [
     ("BOUNCE_WEBHOOK_SECRET", "whsec_"),
     ("BOUNCE_WEBHOOK_SECRET", "whsec_c2hvcnQ="),
     ("BOUNCE_WEBHOOK_SECRET", "whsec_not Base64 at all, however long"),
+    ("MAIL_RATE", "-1"),
+    ("MAIL_RATE", "nan"),
+    ("MAIL_DAILY", "-1"),
+    ("MAIL_WINDOW", "8-20"),
+    ("MAIL_WINDOW", "08:00-24:00"),
+    ("MAIL_WINDOW", "08:00-08:00"),
+    ("MAX_BOUNCE_PERCENT", "101"),
     ("BILLING", "cash"),
 ]
 

@@ -65,7 +65,7 @@ def upgrade() -> None:
     sa.Column('hold_reason', sa.String(length=20), nullable=True),
     sa.Column('hold_facts', sa.JSON(), nullable=True),
     sa.Column('released', sa.JSON(), server_default=sa.text("'{}'"), nullable=False),
-    sa.CheckConstraint("hold_reason IN ('too_many', 'share_jumped', 'feed_silent', 'feed_incomplete', 'operator', 'restored')", name=op.f('ck_campaign_hold_reason')),
+    sa.CheckConstraint("hold_reason IN ('too_many', 'share_jumped', 'feed_silent', 'feed_incomplete', 'bounces', 'operator', 'restored')", name=op.f('ck_campaign_hold_reason')),
     sa.CheckConstraint("state <> 'held' OR hold_reason IS NOT NULL", name=op.f('ck_campaign_held_says_why')),
     sa.CheckConstraint("state <> 'open' OR opened_at IS NOT NULL", name=op.f('ck_campaign_open_since')),
     sa.CheckConstraint("state IN ('draft', 'held', 'open', 'closed', 'cancelled')", name=op.f('ck_campaign_state')),
@@ -123,6 +123,14 @@ def upgrade() -> None:
     sa.Column('stopped_at', sa.DateTime(timezone=True), nullable=True),
     sa.Column('next_charge_at', sa.DateTime(timezone=True), nullable=True),
     sa.PrimaryKeyConstraint('billing_ref', name=op.f('pk_local_subscription'))
+    )
+    op.create_table('mail_pace',
+    sa.Column('id', sa.SmallInteger(), autoincrement=False, nullable=False),
+    sa.Column('next_at', sa.DateTime(timezone=True), nullable=True),
+    sa.Column('day', sa.String(length=10), nullable=True),
+    sa.Column('spent', INTEGER, server_default='0', nullable=False),
+    sa.CheckConstraint('id = 1', name=op.f('ck_mail_pace_one_row')),
+    sa.PrimaryKeyConstraint('id', name=op.f('pk_mail_pace'))
     )
     op.create_table('member',
     sa.Column('id', INTEGER, nullable=False),
@@ -350,6 +358,7 @@ def upgrade() -> None:
     op.create_index('ix_message_case_id', 'message', ['case_id'], unique=False)
     op.create_index('ix_message_member_id', 'message', ['member_id'], unique=False)
     op.create_index('ix_message_queued', 'message', ['priority', 'due_at'], unique=False, sqlite_where=sa.text("state = 'queued'"), postgresql_where=sa.text("state = 'queued'"))
+    op.create_index('ix_message_refused', 'message', ['campaign_id'], unique=False, sqlite_where=sa.text("state IN ('bounced', 'failed')"), postgresql_where=sa.text("state IN ('bounced', 'failed')"))
     op.create_index('ix_message_sending', 'message', ['lease_until'], unique=False, sqlite_where=sa.text("state = 'sending'"), postgresql_where=sa.text("state = 'sending'"))
     op.create_table('saved_list',
     sa.Column('id', INTEGER, nullable=False),

@@ -21,6 +21,7 @@ PLAUSIBLE: dict[str, dict[str, Any]] = {
     "member_case": {"member_id": 1, "campaign_id": 1, "rule": "never_used", "opened_at": NOW},
     "message": {"once_key": "k", "kind": "warning", "priority": 5, "created_at": NOW, "due_at": NOW},
     "billing_order": {"key": "k", "member_id": 1, "kind": "stop", "created_at": NOW, "due_at": NOW},
+    "mail_pace": {"id": 1},
     "magic_link": {"purpose": "sign_in", "address_digest": "d", "created_at": NOW, "expires_at": LATER},
 }
 """Rows the database takes, on which each violation changes as little as it can."""
@@ -80,6 +81,7 @@ VIOLATIONS: list[tuple[str, str, dict[str, Any]]] = [
     ("message", "ck_message_sending_has_lease", {"lease_token": "t"}),
     ("billing_order", "ck_billing_order_kind", {"kind": "charge"}),
     ("billing_order", "ck_billing_order_state", {"state": "lost"}),
+    ("mail_pace", "ck_mail_pace_one_row", {"id": 2}),
     ("magic_link", "ck_magic_link_purpose", {"purpose": "login"}),
 ]
 
