@@ -1,4 +1,4 @@
-"""How fast notices may go out: MAIL_RATE, MAIL_DAILY and MAIL_WINDOW, shared by all processes. Nothing else is held back.
+"""How fast notices go out: MAIL_RATE, MAIL_DAILY and MAIL_WINDOW, shared by all processes. Nothing else is held back.
 
 The rate is a GCRA: one row says from when on the next batch may be claimed, and a claim moves that on by what the batch
 costs, in the claim's own transaction. So a process that dies after its claim has spent, and none can spend twice.
