@@ -21,7 +21,7 @@ from domain import dates
 from domain.lifecycle import CampaignState, CaseState, MessageState
 from domain.notices import NOTICES, PURGE_AFTER_NOTICE_DAYS, Kind
 from domain.ports import MailResult
-from models import Campaign, Case, Member, Message, Operator, change
+from models import Campaign, Case, ClockJump, Member, Message, Operator, change
 from models.base import UTCDateTime, latest
 from services import events, links, outbox
 from services.bounces import address_is_dead
@@ -252,6 +252,8 @@ def _may_go(settings: Settings) -> ColumnElement[bool]:
             Campaign.state == CampaignState.OPEN,
             Message.to_address == Case.address,
             _still_meant(),
+            # A clock that is behind would stamp a warning with a notice that is not as long as it looks.
+            ~exists(select(ClockJump.id).where(ClockJump.confirmed_at.is_(None))),
         ),
     )
 

@@ -1,7 +1,8 @@
 """A clock that was set while a process ran: written down, and believed again only when an operator says so.
 
 A wrong clock would end memberships, erase data and draft a round before their time, and setting it right takes none of
-that back. So from the jump on ``close``, ``purge`` and ``draft-campaign`` wait; everything else goes on.
+that back. So from the jump on ``close``, ``purge`` and ``draft-campaign`` wait, and so do the notices of cases, whose
+instants a month end relies on (services/dispatch.py); everything else goes on.
 """
 
 from datetime import datetime, timedelta, tzinfo

@@ -12,6 +12,7 @@ from sqlalchemy.orm import Session
 from jobs import runner
 from models import Campaign, Case, ClockJump, JobRun, Member, Message, db
 from models import Event as Happened
+from services import campaigns
 from settings import Settings
 from tests import factories
 from tests.conftest import NOW
@@ -97,6 +98,30 @@ def test_a_clock_set_back_an_hour_is_noticed_and_one_put_right_by_seconds_is_not
     runner.run_due(app)
     jump = session.scalars(select(ClockJump)).one()
     assert jump.expected_at - jump.noticed_at == timedelta(hours=1)
+
+
+def test_a_warning_waits_too_so_that_a_clock_that_is_behind_shortens_nobodys_notice(
+    app: Flask, session: Session, settings: Settings, clock: FrozenClock, smtp: SmtpCatcher
+) -> None:
+    """On 20 June, with the clock at 31 May, a warning would name 30 June and count as a month old."""
+    factories.dormant(session)
+    factories.live_feed(session, NOW)
+    campaigns.draft(session, settings, "2026-06", NOW)
+    session.commit()
+    runner.run_due(app)
+    clock.travel(at("2026-06-20 10:00"))
+    runner.run_due(app)
+    clock.jump(days=-17)
+    campaigns.approve(session, settings, "2026-06", clock.now())
+    session.commit()
+    runner.run_queue(app, "deliver")
+    assert smtp.mails == []
+    clock.jump(days=17)
+    said(app, "jobs", "confirm-time")
+    runner.run_queue(app, "deliver")
+    assert len(smtp.mails) == 1
+    assert session.scalars(select(Case.deadline_at)).one() == at("2026-07-31 22:00")
+    session.rollback()
 
 
 def test_downtime_and_suspension_are_no_jumps(app: Flask, session: Session, clock: FrozenClock, asked: Member) -> None:
