@@ -70,9 +70,8 @@ def _import(path: Path, naming: Naming) -> None:
         ).counts
     except UnknownColumn as error:
         raise BadValue(f'{error} (with make: ARGS=--ignore-unknown, or ARGS="--map FILE")') from None
-    click.echo(
-        f"{path.name}: {counts.created + counts.updated + counts.unchanged} rows read, {counts.rejected} rejected"
-    )
+    read = counts.created + counts.updated + counts.unchanged
+    click.echo(f"{path.name}: {read} {'row' if read == 1 else 'rows'} read, {counts.rejected} rejected")
     for reject in rejects:
         click.echo(f"  line {reject.line}: {reject.reason}")
     if counts.rejected > len(rejects):

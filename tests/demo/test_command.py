@@ -189,7 +189,7 @@ def test_columns_may_be_named_or_left_out(tmp_path: Path) -> None:
     names.write_text('{"No": "external_id", "mail": "email", "since": "joined_at"}')
     done = flask(tmp_path, "demo", "--members", str(path), "--map", str(names), "--ignore-unknown")
     assert done.returncode == 0, done.stderr
-    assert "1 rows read, 0 rejected" in done.stdout
+    assert "1 row read, 0 rejected" in done.stdout
 
 
 def test_a_map_without_a_file_of_members_is_a_mistake(tmp_path: Path) -> None:
