@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 
+import pytest
 from playwright.sync_api import Page, expect
 from sqlalchemy.orm import Session
 
@@ -10,6 +11,9 @@ from services import magic_links
 from tests import factories
 from tests.conftest import NOW
 from tests.factories import at
+
+pytestmark = pytest.mark.parametrize("context", [True, False], ids=["scripts", "no-scripts"], indirect=True)
+"""No flow needs a script."""
 
 
 def test_come_back_to_everything_as_it_was(
@@ -36,4 +40,4 @@ def test_come_back_to_everything_as_it_was(
     session.commit()
 
     page.goto(f"{site}/come-back/{token}")
-    expect(page.get_by_role("heading", level=1)).to_have_text("Let us see what is waiting for you")
+    expect(page.get_by_role("heading", level=1)).to_have_text("Welcome back: your membership runs again")

@@ -1,7 +1,7 @@
 """The cases of the design's attackers that are decided in services/, by number."""
 
 from collections.abc import Callable
-from datetime import timedelta
+from datetime import datetime, timedelta
 
 import pytest
 from flask import Flask
@@ -13,9 +13,10 @@ from domain.errors import Refused
 from domain.lifecycle import Answer, Through
 from domain.notices import Kind
 from domain.ports import MailResult
-from models import BillingOrder, Campaign, Case, Erasure, Member, Message, db
+from models import BillingOrder, Campaign, Case, Erasure, Member, Message, db, for_writing
 from models.base import UTCDateTime
 from services import bounces, campaigns, check_in, decisions, dispatch, purging, reports, returning, warning
+from services.mail_words import Facts
 from settings import Settings
 from tests import factories
 from tests.conftest import NOW
@@ -351,6 +352,28 @@ def test_scenario_19_use_on_the_last_day_reported_after_close_reverses(session: 
     assert orders_of(session, member) == [("stop", "done"), ("undo", "queued")]
     assert kinds_to(session, member)[-1] == "returned"
     assert use(session, settings, member, at("2026-06-30 21:00"), JULY_1) == 0, "once"
+    assert undone(session, settings, JULY_1) == [True], "the mail may say that the end is undone"
+
+
+def test_who_used_it_before_the_month_end_is_not_told_of_an_end_that_never_was(
+    session: Session, settings: Settings
+) -> None:
+    member = factories.dormant(session)
+    session.commit()
+    opened(session, settings, NOW)
+    member.last_used_at = at("2026-06-20")
+    session.commit()
+    close(session, settings, at("2026-06-30 22:05"))
+    assert kinds_to(session, member)[-1] == "returned"
+    assert undone(session, settings, JULY_1) == [False]
+
+
+def undone(session: Session, settings: Settings, now: datetime) -> list[bool]:
+    """What the mails of a return that are due say of the end."""
+    session.commit()
+    for_writing(session)
+    claimed = dispatch.claim(session, settings, now, 10)
+    return [Facts.of(one).undone for one in claimed if one.kind == "returned"]
 
 
 def test_scenario_19_use_after_the_lapse_does_not_reverse_it(session: Session, settings: Settings) -> None:
