@@ -59,6 +59,9 @@ class MailConnection(Protocol):
 class Mailer(Protocol):
     def connect(self) -> "MailSession": ...
 
+    def written(self, mail: Mail) -> bytes:
+        """The message as it would go out, headers and all. Raises ValueError for an address that is none."""
+
 
 class MailSession(Protocol):
     """A context manager around one reused connection."""

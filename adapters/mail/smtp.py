@@ -36,6 +36,9 @@ class SmtpMailer:
     def connect(self) -> "SmtpSession":
         return SmtpSession(self._mail.connect())
 
+    def written(self, mail: Mail) -> bytes:
+        return Letter.of(mail, str(self._mail.default_sender)).as_bytes()
+
 
 class SmtpSession:
     """One connection for many messages; nothing is opened before the first of them."""

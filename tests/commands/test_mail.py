@@ -1,5 +1,10 @@
 """`flask mail` and the list of whom no mail reaches."""
 
+import os
+import shutil
+from email import message_from_bytes
+from email.message import EmailMessage
+from email.policy import default
 from pathlib import Path
 from typing import Any
 
@@ -9,9 +14,11 @@ from flask import Flask
 from sqlalchemy import text, update
 from sqlalchemy.orm import Session
 
+from domain.notices import Kind
 from models import Member, Message, db
 from tests import factories
 from tests.conftest import NOW
+from tests.doubles import SmtpCatcher
 from tests.services.support import opened
 from tests.services.test_bounces import MESSAGE_ID, PUBLIC_ID, raw
 
@@ -32,6 +39,54 @@ def run(app: Flask, *args: str, **more: Any) -> Result:
     result: Result = app.test_cli_runner().invoke(args=[*args], **more)
     db.session.rollback()
     return result
+
+
+@pytest.mark.parametrize("language", ["en", "de"])
+def test_every_kind_can_be_looked_at(
+    app: Flask, tmp_path: Path, language: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("CHROMIUM", str(tmp_path / "none"))
+    for kind in Kind:
+        result = run(app, "mail", "preview", str(kind), "--locale", language, "--out", str(tmp_path / "previews"))
+        assert (result.exit_code, len(result.stdout.splitlines())) == (0, 2), result.output
+        eml, html = (Path(line) for line in result.stdout.splitlines())
+        message = message_from_bytes(eml.read_bytes(), policy=default)
+        assert isinstance(message, EmailMessage)
+        assert not message.defects
+        text = message.get_body(("plain",))
+        assert text is not None
+        assert "None" not in text.get_content()
+        body = message.get_body(("html",))
+        assert body is not None
+        assert body.get_content().split() == html.read_text().split()
+        assert f'lang="{language}"' in html.read_text()
+
+
+def test_where_chromium_is_there_is_a_picture(app: Flask, tmp_path: Path) -> None:
+    chromium = os.environ.get("CHROMIUM") or shutil.which("chromium") or shutil.which("chromium-browser")
+    if chromium is None:
+        pytest.skip("there is no Chromium here")
+    result = run(app, "mail", "preview", "warning", "--out", str(tmp_path), "--chromium", chromium)
+    assert result.stdout.splitlines()[-1] == str(tmp_path / "warning-en.png")
+    assert (tmp_path / "warning-en.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_a_kind_that_is_none_and_a_folder_that_cannot_be(app: Flask, tmp_path: Path) -> None:
+    assert run(app, "mail", "preview", "newsletter").exit_code == 2
+    (tmp_path / "file").write_text("")
+    result = run(app, "mail", "preview", "warning", "--out", str(tmp_path / "file" / "below"))
+    assert (result.exit_code, "cannot write to" in result.stderr) == (1, True)
+
+
+def test_a_test_mail_says_what_the_server_answers(app: Flask, smtp: SmtpCatcher) -> None:
+    result = run(app, "mail", "test", "me@example.org", "--locale", "de")
+    assert (result.exit_code, result.stdout) == (0, "accepted: 250 OK queued\n")
+    [mail] = smtp.to("me@example.org")
+    assert "30. Juni 2026" in mail.message["Subject"]
+    smtp.replies["me@example.org"] = "550 5.7.1 not from there"
+    result = run(app, "mail", "test", "me@example.org")
+    assert (result.exit_code, result.stderr) == (1, "Error: not accepted: 550 5.7.1 not from there\n")
+    assert run(app, "mail", "test", "nobody").exit_code == 1
 
 
 def test_a_bounce_from_a_pipe_is_taken(app: Flask, session: Session, warned: Member) -> None:
