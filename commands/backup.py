@@ -139,9 +139,7 @@ def _log_erasures_of(target: Path, settings: Settings) -> None:
         with _engine_of(target) as engine, Session(engine) as session:
             erasure_log.keep_up(session, settings)
     except DBAPIError as error:
-        click.echo(
-            f"{target} cannot be asked for its latest erasures ({error.orig}); only the log is used", err=True
-        )
+        click.echo(f"{target} cannot be asked for its latest erasures ({error.orig}); only the log is used", err=True)
 
 
 def _bring_log_along(settings: Settings, beside: Path) -> None:

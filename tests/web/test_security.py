@@ -27,6 +27,7 @@ from tests.web.everywhere import LATER, Cast, addresses, cast, contents
 SIGNED = frozenset({"hooks.mail"})
 """Endpoints that take a POST without a token: their callers are machines, known by the signature of what they send."""
 
+
 @pytest.fixture
 def settings(app: Flask) -> Settings:
     found: Settings = app.extensions["dormouse"].settings
