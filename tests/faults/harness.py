@@ -92,6 +92,7 @@ class Site:
         self.app.testing = True
         self._killed_from_outside = 0
         self.duplicates = 0
+        self.killed: set[str] = set()
         self.connections = 1
 
     def close(self) -> None:

@@ -220,12 +220,14 @@ def test_scenario_17_a_use_that_is_uncommitted_when_close_begins_wins_or_reverse
     assert {tuple(row) for row in kinds} - {("lapsed", "obsolete")} == {("returned", "queued")}
 
 
-KEEPS, BOUNCES, EXEMPT, MOVES = "keep", "bounce", "exemption", "address"
+KEEPS, CHANGES, BOUNCES, EXEMPT, MOVES = "keep", "keep after end", "bounce", "exemption", "address"
 ENDED = "Your membership ended on 30 June"
 CONTINUES = "Your membership continues"
 WHO_COMES_FIRST = {
     (KEEPS, "fact"): ("active", "kept", CONTINUES),
     (KEEPS, "close"): ("lapsed", "lapsed", ENDED),
+    (CHANGES, "fact"): ("active", "kept", CONTINUES),
+    (CHANGES, "close"): ("lapsed", "lapsed", ENDED),
     (BOUNCES, "fact"): ("active", "unreachable", CONTINUES),
     (BOUNCES, "close"): ("active", "unreachable", CONTINUES),
     (EXEMPT, "fact"): ("active", "exempted", CONTINUES),
@@ -247,8 +249,11 @@ def test_scenario_18_a_fact_against_close_has_one_outcome_and_the_page_tells_it(
         session.execute(update(Member).values(email="new@example.org", email_key="new@example.org"))
         warning.address_changed(session, settings, JULY_1)
 
+    if fact == CHANGES:
+        at_once(app, answer(settings, case.id, Answer.LAPSE, NOW + timedelta(days=2)))
     act = {
         KEEPS: answer(settings, case.id, Answer.KEEP),
+        CHANGES: answer(settings, case.id, Answer.KEEP),
         BOUNCES: writing(lambda session: bounces.bounced(session, settings, message_id, JULY_1)),
         EXEMPT: writing(lambda session: decisions.exempt(session, member_id, "a gift", JULY_1)),
         MOVES: writing(moves),
@@ -262,11 +267,24 @@ def test_scenario_18_a_fact_against_close_has_one_outcome_and_the_page_tells_it(
     case = case_of(session, warned)
     status, state, title = WHO_COMES_FIRST[fact, first]
     assert (warned.status, case.state) == (status, state)
-    assert isinstance(said, Refused) == (fact == KEEPS and first == "close")
+    assert isinstance(said, Refused) == (fact in (KEEPS, CHANGES) and first == "close")
     assert heading(app, session, settings, case).startswith(title)
     settle(app, session)
     stopped = session.scalar(select(LocalSubscription.stopped_at)) is not None
     assert stopped == (status == "lapsed")
+
+
+def test_scenario_25_a_payment_that_is_uncommitted_when_close_begins_is_waited_for(
+    app: Flask, session: Session, settings: Settings, warned: Member
+) -> None:
+    """What has been paid says until when the data is kept, and both are from the same moment."""
+    paid = writing(lambda session: session.execute(update(Member).values(paid_through=at("2027-05-15 10:00"))))
+    session.rollback()
+    one_open_as_the_other_begins(app, paid, close(settings))
+    session.refresh(warned)
+    assert (warned.status, warned.access_ends_at) == ("lapsed", at("2027-05-15 10:00"))
+    assert warned.keep_until == at("2028-03-31 22:00")
+    session.rollback()
 
 
 @pytest.mark.parametrize("instant", [NOW + timedelta(days=2), JULY_1])

@@ -258,11 +258,11 @@ def test_scenario_05_a_month_lived_through_from_draft_to_end(
         lives(first.astimezone(UTC))
         for days_before in (7, 6, 2, 1, 0):
             assert lives((last_morning - timedelta(days=days_before)).astimezone(UTC)) == "active"
-        for half_hours in range(-12, 0):
+        for half_hours in (-12, -6, -4, -2, -1):
             assert lives(deadline + timedelta(minutes=30 * half_hours)) == "active"
         assert lives(deadline - timedelta(microseconds=1)) == "active"
         assert lives(deadline) == "lapsed"
-        for half_hours in range(1, 6):
+        for half_hours in (1, 2, 4):
             lives(deadline + timedelta(minutes=30 * half_hours))
 
         session.expire_all()
