@@ -71,10 +71,21 @@ def session(app: Flask) -> Iterator[Session]:
 
 
 @pytest.fixture
-def context(chromium: Browser) -> Iterator[BrowserContext]:
-    context = chromium.new_context(viewport=WIDE, locale="en-GB")
+def context(chromium: Browser, site: str, request: pytest.FixtureRequest) -> Iterator[BrowserContext]:
+    """A visitor, with scripts switched off where the fixture is parametrised with False.
+
+    No page may fetch anything from elsewhere or do what its policy forbids, whatever the test looks at.
+    """
+    context = chromium.new_context(viewport=WIDE, locale="en-GB", java_script_enabled=getattr(request, "param", True))
+    elsewhere: list[str] = []
+    complaints: list[str] = []
+    context.on("request", lambda one: one.url.startswith(f"{site}/") or elsewhere.append(one.url))
+    context.on("console", lambda said: "Content Security Policy" in said.text and complaints.append(said.text))
+    context.on("weberror", lambda error: complaints.append(str(error.error)))
     yield context
     context.close()
+    assert elsewhere == []
+    assert complaints == []
 
 
 @pytest.fixture
@@ -83,15 +94,20 @@ def page(context: BrowserContext) -> Page:
 
 
 @pytest.fixture
-def looks_right() -> Callable[[Page], None]:
-    """Nothing to scroll sideways on a phone or a desktop, and nothing for axe to find, in both themes."""
+def looks_right(request: pytest.FixtureRequest) -> Callable[[Page], None]:
+    """Nothing to scroll sideways on a phone or a desktop, and nothing for axe to find, in both themes.
+
+    axe is a script itself: where they are off it cannot look, and has looked at the same page where they are on.
+    """
+    callspec = getattr(request.node, "callspec", None)
+    scripts = callspec is None or callspec.params.get("context", True)
 
     def check(page: Page) -> None:
         for viewport in (NARROW, WIDE):
             page.set_viewport_size(viewport)
             overflow = page.evaluate("document.documentElement.scrollWidth - document.documentElement.clientWidth")
             assert overflow <= 0, f"{overflow} px too wide at {viewport['width']} px: {page.url}"
-        for scheme in ("light", "dark"):
+        for scheme in ("light", "dark") if scripts else ():
             page.emulate_media(color_scheme=scheme)
             found = Axe().run(page)
             assert found.violations_count == 0, found.generate_report()

@@ -17,6 +17,9 @@ from tests.services.support import case_of, opened
 
 Looks = Callable[[Page], None]
 
+pytestmark = pytest.mark.parametrize("context", [True, False], ids=["scripts", "no-scripts"], indirect=True)
+"""No flow needs a script."""
+
 
 @pytest.fixture
 def asked(app: Flask, session: Session, clock: FrozenClock) -> Case:
