@@ -187,9 +187,7 @@ def _end_sessions(session: Session, now: datetime) -> None:
     change(
         session,
         update(MagicLink)
-        .where(
-            MagicLink.purpose.in_([Purpose.SIGN_IN, Purpose.ERASE, Purpose.NEW_ADDRESS]), MagicLink.used_at.is_(None)
-        )
+        .where(MagicLink.purpose != Purpose.COME_BACK, MagicLink.used_at.is_(None))
         .values(used_at=now),
     )
     change(
