@@ -12,11 +12,11 @@ new_enough = $(shell $(1) -c 'import sys; sys.exit(sys.version_info < (3, 11))' 
 PYTHON ?= $(firstword $(foreach name,python3 python3.13 python3.12 python3.11,$(call new_enough,$(name))))
 # Processes that tests run on.
 WORKERS ?= 2
-# More arguments for pytest (make test ARGS="tests/web -x"), for the benchmark or for the pictures.
+# More arguments for pytest (make test ARGS="tests/web -x") or for the benchmark.
 ARGS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test tests faults lint format bench screenshots pins messages clean
+.PHONY: help demo test tests faults lint format bench pins messages clean
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -47,9 +47,6 @@ format: $(DEV) ## Format the code, and mend what the linter can mend
 bench: $(DEV) ## Compare draft, close and imports with bare SQL; ARGS="--members 1000000" for more than 100,000
 	@$(BIN)/python -m benchmarks.campaign $(ARGS)
 
-screenshots: $(DEV) $(BROWSER) ## Take a picture of every page and mail, into screenshots/
-	@CHROMIUM="$$(cat $(BROWSER))" $(BIN)/python -m tests.browser.screenshots $(ARGS)
-
 # Both files are made from the .in files: the second is bound to the versions of the first. Neither names where the
 # packages came from, so that they install from any index that has the same files.
 COMPILE = CUSTOM_COMPILE_COMMAND="make pins" $(BIN)/pip-compile --quiet --generate-hashes --allow-unsafe \
@@ -69,7 +66,7 @@ messages: $(RUNTIME) ## Collect the texts for people, bring the German catalogue
 	@$(BIN)/pybabel compile --statistics --input-file=$(PO) --output-file=$(PO:.po=.mo) --locale=de
 
 clean: ## Remove the virtual environment and what tools left behind; instance/ stays
-	rm -rf $(VENV) .hypothesis .import_linter_cache .mypy_cache .ruff_cache screenshots
+	rm -rf $(VENV) .hypothesis .import_linter_cache .mypy_cache .ruff_cache
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 # --- What the targets stand on -----------------------------------------------------------------------------------
