@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
 
-from sqlalchemy import ColumnElement, Select, and_, case, exists, func, literal, or_, select, update
+from sqlalchemy import ColumnElement, Select, and_, case, exists, func, literal, or_, select, true, update
 from sqlalchemy.orm import Session, aliased
 
 from domain import dates
@@ -75,7 +75,8 @@ def claim(session: Session, settings: Settings, now: datetime, limit: int, *, no
         .where(
             Message.state == MessageState.QUEUED,
             Message.due_at <= now,
-            _may_go(settings) if notices else Message.kind.not_in(NOTICES),
+            _may_go(settings),
+            true() if notices else Message.kind.not_in(NOTICES),
         )
         .order_by(Message.priority, Message.due_at, Message.id)
         .limit(limit)
