@@ -27,7 +27,7 @@ GROWTH = 2.0
 TENFOLD = 10_000_000
 """From so many members on, draft is also held against a tenth of them with as many dormant."""
 
-PAIRS = (3, 15)
+PAIRS = (5, 15)
 SECONDS = 6.0
 """Pairs are measured until so many seconds are spent, at least and at most so often."""
 
