@@ -425,6 +425,8 @@ def test_scenario_34_a_return_a_minute_after_the_lapse_is_billed_once(
                 sending.result()
         clock.travel(a_minute_later)
         [back] = at_once(app, comes_back(settings, warned.id, a_minute_later))
+        # What the return orders waits for a stop that is under way.
+        settle(app, session)
         provider.go_on.set()
     assert not isinstance(back, BaseException)
     assert back.kind == ("undo" if paid else "restart")  # type: ignore[attr-defined]
