@@ -29,10 +29,8 @@ Index("ix_event_campaign_id", Event.campaign_id)
 
 GUARDS = {
     "sqlite": [
-        "CREATE TRIGGER event_no_update BEFORE UPDATE ON event BEGIN"
-        " SELECT RAISE(ABORT, 'event is append-only'); END",
-        "CREATE TRIGGER event_no_delete BEFORE DELETE ON event BEGIN"
-        " SELECT RAISE(ABORT, 'event is append-only'); END",
+        "CREATE TRIGGER event_no_update BEFORE UPDATE ON event BEGIN SELECT RAISE(ABORT, 'event is append-only'); END",
+        "CREATE TRIGGER event_no_delete BEFORE DELETE ON event BEGIN SELECT RAISE(ABORT, 'event is append-only'); END",
     ],
     "postgresql": [
         "CREATE FUNCTION event_is_append_only() RETURNS trigger LANGUAGE plpgsql AS"
