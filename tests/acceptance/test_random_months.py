@@ -59,6 +59,8 @@ class Seen:
     uses: list[datetime] = field(default_factory=list)
     keep_until: datetime | None = None
     erased: bool = False
+    paid_elsewhere: bool = False
+    """Came back at the service itself, which started the subscription again without us."""
 
 
 happened: Counter[str] = Counter()
@@ -73,7 +75,7 @@ class Months(RuleBasedStateMachine):
 
     @initialize(
         months=st.lists(st.integers(13, 40), min_size=2, max_size=4),
-        so_far=st.sampled_from(["nothing", "asked", "lapsed", "lapsed", "nearly gone"]),
+        so_far=st.sampled_from(["nothing", "not warned", "asked", "asked", "lapsed", "lapsed", "nearly gone"]),
     )
     def begin(self, months: list[int], so_far: str) -> None:
         self.opening = type(self).fresh_app()
@@ -91,9 +93,9 @@ class Months(RuleBasedStateMachine):
             self._join(count, None, 20 if count % 2 else None, 1299)
         # Random steps seldom lead far: some stories begin in the middle, by the same road.
         if so_far != "nothing":
-            self.a_round_begins(approve=True, mail=True)
+            self.a_round_begins(approve=True, mail=so_far != "not warned")
         if so_far in ("lapsed", "nearly gone"):
-            self.a_month_ends(feed=True, late=0)
+            self.a_month_ends(feed=True, late=0, who=0, before="nothing")
         if so_far == "nearly gone":
             self.the_last_chance_goes_out()
 
@@ -154,7 +156,8 @@ class Months(RuleBasedStateMachine):
             paid = "" if paid_days is None else (self.now + timedelta(days=paid_days)).isoformat()
             lapsed_until = row.access_ends_at if row.status == "lapsed" else None
             if paid_days is not None and lapsed_until is not None:
-                happened["paid elsewhere"] += self.now + timedelta(days=paid_days) > lapsed_until
+                seen.paid_elsewhere |= self.now + timedelta(days=paid_days) > lapsed_until
+                happened["paid elsewhere"] += seen.paid_elsewhere
             cells = [seen.external_id, row.email or "", row.joined_at.isoformat()]
             rows.append(",".join([*cells, *([] if uses == "without" else [last]), *([paid] if paid else [])]))
         header = "external_id,email,joined_at"
@@ -266,9 +269,18 @@ class Months(RuleBasedStateMachine):
         if mail:
             self._deliver(ACCEPTED, crash=False)
 
-    @rule(feed=st.sampled_from([True, True, True, False]), late=st.sampled_from([0, 0, 60]))
-    def a_month_ends(self, feed: bool, late: int) -> None:
-        """The next deadline of anybody passes, and close runs, soon after or days late."""
+    @rule(
+        feed=st.sampled_from([True, True, True, False]),
+        late=st.sampled_from([0, 0, 60]),
+        who=MEMBER,
+        before=st.sampled_from(["nothing", "use", "use", "keep", "lapse", "move", "exempt", "not exempt"]),
+    )
+    def a_month_ends(self, feed: bool, late: int, who: int, before: str) -> None:
+        """Somebody does something, the next deadline of anybody passes, and close runs, soon after or days late."""
+        if before == "use":
+            self.uses(who, 0)
+        elif before != "nothing":
+            self.somebody_acts(who, before)
         deadline = self.session.scalar(select(func.min(Case.deadline_at)).where(Case.closed_at.is_(None)))
         if deadline is not None:
             self.now = max(self.now, deadline + timedelta(minutes=5, hours=late))
@@ -421,7 +433,7 @@ class Months(RuleBasedStateMachine):
                 assert load_library(self.session, who) == seen.library
                 live = [case for case in cases if case.closed_at is None]
                 wants_out = any(case.answer == "lapse" for case in live)
-                assert wants_out or self._last_order(who) in (None, "undo", "restart"), (
+                assert wants_out or seen.paid_elsewhere or self._last_order(who) in (None, "undo", "restart"), (
                     "an active member is not stopped"
                 )
             if row.status == "purged":
