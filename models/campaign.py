@@ -120,3 +120,6 @@ _live = text("closed_at IS NULL")
 Index("uq_member_case_live", Case.member_id, unique=True, sqlite_where=_live, postgresql_where=_live)
 Index("ix_member_case_due", Case.deadline_at, Case.member_id, sqlite_where=_live, postgresql_where=_live)
 Index("ix_member_case_member_id", Case.member_id)
+_changed = text("batch IS NOT NULL")
+# What follows a set-based step finds its rows by the step's name.
+Index("ix_member_case_batch", Case.batch, sqlite_where=_changed, postgresql_where=_changed)

@@ -275,6 +275,7 @@ def upgrade() -> None:
     sa.UniqueConstraint('campaign_id', 'member_id', name=op.f('uq_member_case_campaign_id_member_id')),
     sa.UniqueConstraint('public_id', name=op.f('uq_member_case_public_id'))
     )
+    op.create_index('ix_member_case_batch', 'member_case', ['batch'], unique=False, sqlite_where=sa.text('batch IS NOT NULL'), postgresql_where=sa.text('batch IS NOT NULL'))
     op.create_index('ix_member_case_due', 'member_case', ['deadline_at', 'member_id'], unique=False, sqlite_where=sa.text('closed_at IS NULL'), postgresql_where=sa.text('closed_at IS NULL'))
     op.create_index('ix_member_case_member_id', 'member_case', ['member_id'], unique=False)
     op.create_index('uq_member_case_live', 'member_case', ['member_id'], unique=True, sqlite_where=sa.text('closed_at IS NULL'), postgresql_where=sa.text('closed_at IS NULL'))
