@@ -61,13 +61,14 @@ def due(app: Flask, session: Session, clock: FrozenClock, monkeypatch: pytest.Mo
 
 def warned(app: Flask, session: Session) -> list[int]:
     settings: Settings = app.extensions["dormouse"].settings
-    members = [factories.dormant(session) for _ in range(MEMBERS)]
+    # The ids are read before the commit: to read them afterwards would begin another transaction, and leave it open.
+    ids = [factories.dormant(session).id for _ in range(MEMBERS)]
     session.commit()
     with app.app_context():
         opened(session, settings, NOW)
     factories.live_feed(session, AFTER)
     session.commit()
-    return [member.id for member in members]
+    return ids
 
 
 def driver_url(url: str) -> str:
