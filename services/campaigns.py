@@ -181,10 +181,6 @@ def hold_if_wrong(session: Session, settings: Settings, campaign: Campaign, conc
         _hold(session, campaign, wrong, now)
 
 
-def hold_for(session: Session, campaign: Campaign, reason: breaker.Hold, now: datetime) -> None:
-    _hold(session, campaign, reason, now)
-
-
 def hold_open(session: Session, campaign_id: int, reason: breaker.Hold, now: datetime) -> None:
     """Hold a campaign for what was found a moment ago, unless somebody has held or released it since."""
     campaign = session.get_one(Campaign, campaign_id, with_for_update=True, populate_existing=True)
