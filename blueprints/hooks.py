@@ -9,9 +9,10 @@ from typing import Any
 from flask import Blueprint, Response, current_app, request
 
 from models import db, for_writing
-from services import bounces, webhooks
-from services.bounce_mail import LONGEST_REASON, Report, Verdict
+from services import webhooks
 from services.installation import installed
+from services.mail import bounces
+from services.mail.bounce_mail import LONGEST_REASON, Report, Verdict
 
 blueprint = Blueprint("hooks", __name__)
 

@@ -8,8 +8,8 @@ import click
 from commands.files import progress_of, rejects_to, say_counts
 from domain.errors import BadValue
 from models import db
-from services import cells
 from services.activity import FEED, import_activity
+from services.files import cells
 from services.installation import installed
 
 FILE = click.Path(path_type=Path)

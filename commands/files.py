@@ -12,7 +12,7 @@ import click
 
 from commands.output import disarmed
 from domain.errors import BadValue
-from services.reading import Counts, Progress, Reject
+from services.files.reading import Counts, Progress, Reject
 
 SAID = 10
 """So many rejects are printed where there is no file for them."""

@@ -13,9 +13,9 @@ from sqlalchemy.exc import DBAPIError
 from commands.failures import flat, of_database
 from domain.notices import Kind
 from models import db, for_writing
-from services import bounce_mail, bounces
 from services.installation import installed
-from services.mail_sample import sample
+from services.mail import bounce_mail, bounces
+from services.mail.sample import sample
 
 CHROMIUM = ("chromium", "chromium-browser", "google-chrome")
 WIDE, HIGH = 640, 1400

@@ -14,10 +14,11 @@ from domain.dates import named_day
 from domain.errors import BadValue, NotFound
 from domain.lifecycle import Answer, Through
 from models import Member, db, for_writing
-from services import columns, decisions, erasure_log, evidence, importing, purging
+from services import decisions, erasure_log, evidence, importing, purging
+from services.files import columns
+from services.files.member_file import Naming
+from services.files.member_rows import COLUMNS
 from services.installation import installed
-from services.member_file import Naming
-from services.member_rows import COLUMNS
 
 FILE = click.Path(path_type=Path)
 

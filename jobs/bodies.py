@@ -9,8 +9,9 @@ from sqlalchemy.orm import Session
 from domain.dates import month_of
 from jobs import timetable
 from models import for_writing
-from services import billing, campaigns, closing, delivery, purging, timekeeping, warning
+from services import billing, campaigns, closing, purging, timekeeping, warning
 from services.installation import Installation
+from services.mail import delivery
 
 
 @dataclass(frozen=True, slots=True)

@@ -14,11 +14,12 @@ from sqlalchemy.orm import Session
 from domain.errors import BadValue
 from models import Member, change, for_writing
 from models.base import UTCDateTime
-from services import cells, columns, erasure, reading, returning, staging
+from services import erasure, returning
 from services.feeds import record_use
-from services.member_rows import cleaner_of_ids
-from services.member_upsert import is_news, stage_news, use_table, wait_for_month_end
-from services.reading import Counts, Reject, Unreadable
+from services.files import cells, columns, reading, staging
+from services.files.member_rows import cleaner_of_ids
+from services.files.member_upsert import is_news, stage_news, use_table, wait_for_month_end
+from services.files.reading import Counts, Reject, Unreadable
 from settings import Settings
 
 COLUMNS = ("external_id", "used_at")

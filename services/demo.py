@@ -22,8 +22,8 @@ from domain.money import Money
 from domain.notices import LAST_CALL_DAYS, LAST_CHANCE_DAYS, REMINDER_DAYS
 from models import Case, Member
 from services.activity import import_activity
+from services.files.reading import Reject
 from services.importing import import_members
-from services.reading import Reject
 from services.selection import dormant, paying
 from settings import Settings
 

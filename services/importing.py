@@ -14,12 +14,13 @@ from sqlalchemy.orm import Session
 
 from domain.lifecycle import MemberStatus
 from models import Member, for_writing
-from services import erasure, member_file, reading, returning, staging, warning
+from services import erasure, returning, warning
 from services.feeds import record_use
-from services.member_file import Names, Naming, Refusal
-from services.member_rows import Row, Rows, staged_columns
-from services.member_upsert import Upsert, end_absent, stage_news, use_table, wait_for_month_end
-from services.reading import Counts, Reject
+from services.files import member_file, reading, staging
+from services.files.member_file import Names, Naming, Refusal
+from services.files.member_rows import Row, Rows, staged_columns
+from services.files.member_upsert import Upsert, end_absent, stage_news, use_table, wait_for_month_end
+from services.files.reading import Counts, Reject
 from settings import Settings
 
 FEED = "members"

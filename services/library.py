@@ -14,9 +14,9 @@ from sqlalchemy.orm import Session
 from domain.errors import BadValue
 from domain.lifecycle import MemberStatus
 from models import ListItem, Member, Profile, SavedList, for_writing
-from services import cells, library_line, reading, staging
-from services.library_line import LONGEST_LINE, Line
-from services.reading import Counts, Reject, Unreadable
+from services.files import cells, library_line, reading, staging
+from services.files.library_line import LONGEST_LINE, Line
+from services.files.reading import Counts, Reject, Unreadable
 from settings import Settings
 
 WINDOW = 500

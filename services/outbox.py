@@ -1,6 +1,6 @@
 """The outbox of mail: what goes in, in the transaction of the change that causes it.
 
-``once_key`` makes a mail that mail: putting it in again is nothing. How messages go out is services/dispatch.py.
+``once_key`` makes a mail that mail: putting it in again is nothing. How messages go out is services/mail/dispatch.py.
 """
 
 from datetime import datetime

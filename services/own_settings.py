@@ -2,7 +2,7 @@
 
 A new address counts once a link sent there was used; the old one is told. Cases that are live write to the new address
 from then on, and ask there anew (services/warning.py). Neither choice is undone by a file that does not know of it yet
-(services/member_upsert.py).
+(services/files/member_upsert.py).
 """
 
 from datetime import datetime

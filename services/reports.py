@@ -14,8 +14,9 @@ from domain.lifecycle import CampaignState, CaseState, MailState, MemberStatus, 
 from domain.notices import NOTICES, Kind
 from domain.policy import DORMANT, Code
 from models import Campaign, Case, Member, Message
-from services import breaker, pace, wording
+from services import breaker, wording
 from services.campaigns import askable
+from services.mail import pace
 from services.selection import dormant, reason
 from settings import Settings
 

@@ -2,7 +2,7 @@
 
 A wrong clock would end memberships, erase data and draft a round before their time, and setting it right takes none of
 that back. So from the jump on ``close``, ``purge`` and ``draft-campaign`` wait, and so do the notices of cases, whose
-instants a month end relies on (services/dispatch.py); everything else goes on.
+instants a month end relies on (services/mail/dispatch.py); everything else goes on.
 """
 
 from datetime import datetime, timedelta, tzinfo
@@ -12,7 +12,8 @@ from sqlalchemy import delete as remove
 from sqlalchemy.orm import Session
 
 from models import BillingOrder, ClockJump, JobRun, Message, change
-from services import billing, dispatch, events
+from services import billing, events
+from services.mail import dispatch
 
 SAME = timedelta(minutes=10)
 """Several processes on one machine notice one jump, each at its own next look: it is written down once. One that looks

@@ -15,7 +15,7 @@ from domain.addresses import plausible
 from models import db, for_writing
 from services import ending, wording
 from services.installation import installed, wake
-from services.mail_words import one_line
+from services.mail.words import one_line
 
 blueprint = Blueprint("ending", __name__)
 

@@ -11,13 +11,13 @@ from flask_migrate import upgrade
 from commands import campaign
 from domain.errors import BadValue
 from models import db
-from services import columns
-from services.columns import UnknownColumn
+from services.files import columns
+from services.files.columns import UnknownColumn
+from services.files.member_file import Naming
+from services.files.member_rows import COLUMNS
+from services.files.reading import Reject
 from services.importing import Options, import_members
 from services.installation import installed
-from services.member_file import Naming
-from services.member_rows import COLUMNS
-from services.reading import Reject
 from settings import Settings
 
 SHOWN = 20

@@ -37,10 +37,11 @@ from domain.errors import Refused
 from domain.lifecycle import Answer, Through
 from domain.ports import MailResult
 from models import BillingOrder, Campaign, Case, Event, Member, Message, db
-from services import billing, bounces, campaigns, closing, decisions, dispatch, purging, returning, warning
+from services import billing, campaigns, closing, decisions, purging, returning, warning
 from services.activity import import_activity
 from services.importing import import_members
 from services.library import load as load_library
+from services.mail import bounces, dispatch
 from tests import factories
 from tests.conftest import copied_postgres, make_settings
 

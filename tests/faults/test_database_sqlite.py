@@ -16,7 +16,8 @@ from app import create_app
 from domain.notices import Kind
 from jobs import runner
 from models import Case, JobRun, Message, base, db
-from services import delivery, outbox
+from services import outbox
+from services.mail import delivery
 from settings import Settings
 from tests import factories
 from tests.conftest import NOW, make_settings

@@ -16,7 +16,7 @@ from sqlalchemy.orm import Session
 
 from app import create_app
 from models import db
-from services.member_rows import COLUMNS
+from services.files.member_rows import COLUMNS
 from settings import Settings
 from tests.conftest import make_settings
 from tests.doubles import FrozenClock

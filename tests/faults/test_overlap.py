@@ -32,18 +32,8 @@ from models import (
     for_writing,
 )
 from models import Event as Happened
-from services import (
-    activity,
-    billing,
-    bounces,
-    check_in,
-    closing,
-    decisions,
-    importing,
-    purging,
-    returning,
-    warning,
-)
+from services import activity, billing, check_in, closing, decisions, importing, purging, returning, warning
+from services.mail import bounces
 from settings import Settings
 from tests import factories
 from tests.conftest import NOW

@@ -17,9 +17,10 @@ from sqlalchemy.orm import Session
 from adapters.mail.smtp import SmtpMailer
 from domain.notices import Kind
 from models import Member, Message
-from services import campaigns, delivery, outbox
-from services.delivery import Delivered
+from services import campaigns, outbox
 from services.installation import installed
+from services.mail import delivery
+from services.mail.delivery import Delivered
 from settings import Settings
 from tests import factories
 from tests.conftest import NOW

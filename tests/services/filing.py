@@ -9,10 +9,10 @@ from typing import Any
 from sqlalchemy.orm import Session
 
 from services.activity import import_activity
+from services.files.member_file import Naming
+from services.files.reading import Counts, Reject
 from services.importing import Imported, Options, import_members
 from services.library import import_libraries
-from services.member_file import Naming
-from services.reading import Counts, Reject
 from settings import Settings
 
 COLUMNS = "external_id,email,joined_at"

@@ -9,7 +9,8 @@ from sqlalchemy.orm import Session
 from domain.notices import Kind
 from domain.ports import MailResult
 from models import BillingOrder, Campaign, Case, Member, Message
-from services import campaigns, closing, dispatch, purging
+from services import campaigns, closing, purging
+from services.mail import dispatch
 from settings import Settings
 from tests import factories
 

@@ -10,7 +10,7 @@ from domain.errors import BadValue
 from models import Erasure, Member, UseFeed
 from services import activity
 from services.erasure import digests
-from services.reading import Counts
+from services.files.reading import Counts
 from settings import Settings
 from tests import factories
 from tests.conftest import NOW

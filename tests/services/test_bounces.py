@@ -12,8 +12,8 @@ from sqlalchemy import select, update
 from sqlalchemy.orm import Session
 
 from models import Case, Event, Member, Message
-from services import bounce_mail, bounces
-from services.bounce_mail import Report, Verdict
+from services.mail import bounce_mail, bounces
+from services.mail.bounce_mail import Report, Verdict
 from settings import Settings
 from tests import factories
 from tests.conftest import NOW

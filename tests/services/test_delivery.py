@@ -12,9 +12,10 @@ from sqlalchemy.orm import Session
 from adapters.mail.smtp import SmtpMailer
 from domain.notices import Kind
 from models import Campaign, Case, Event, Member, Message
-from services import campaigns, delivery, outbox
-from services.delivery import Delivered
+from services import campaigns, outbox
 from services.installation import installed
+from services.mail import delivery
+from services.mail.delivery import Delivered
 from tests import factories
 from tests.conftest import NOW
 from tests.doubles import FrozenClock, SmtpCatcher

@@ -8,11 +8,11 @@ from sqlalchemy.orm import Session
 
 from domain.errors import BadValue
 from models import Member
-from services import columns, reading
 from services.addresses import PLAIN, PLAIN_LENGTH
+from services.files import columns, reading
+from services.files.member_rows import COLUMNS as KNOWN
+from services.files.reading import Counts
 from services.importing import import_members
-from services.member_rows import COLUMNS as KNOWN
-from services.reading import Counts
 from settings import Settings
 from tests.conftest import NOW
 from tests.services.filing import COLUMNS, Files

@@ -9,10 +9,10 @@ from sqlalchemy.orm import Session
 
 from domain.errors import BadValue
 from models import Erasure, Event, Member, UseFeed
-from services import staging
 from services.erasure import digests
+from services.files import staging
+from services.files.reading import Counts
 from services.importing import FEED
-from services.reading import Counts
 from settings import Settings
 from tests import factories
 from tests.conftest import NOW, make_settings

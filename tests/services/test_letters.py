@@ -13,8 +13,9 @@ from sqlalchemy.orm import Session
 
 from domain import return_path
 from models import Campaign, Case, Message, db
-from services import calendar, campaigns, delivery, magic_links, warning
+from services import campaigns, magic_links, warning
 from services.installation import installed
+from services.mail import calendar, delivery
 from settings import Settings
 from tests import factories
 from tests.conftest import NOW

@@ -10,7 +10,7 @@ from sqlalchemy.orm import Session
 
 from models import ListItem, Member, Profile
 from services import library
-from services.reading import Counts
+from services.files.reading import Counts
 from settings import Settings
 from tests import factories
 from tests.conftest import NOW

@@ -9,7 +9,8 @@ from sqlalchemy.orm import Session
 
 from domain.errors import BadValue, Refused
 from models import MagicLink, Member, Message
-from services import dispatch, own_settings
+from services import own_settings
+from services.mail import dispatch
 from settings import Settings
 from tests import factories
 from tests.conftest import NOW

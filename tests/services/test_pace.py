@@ -14,9 +14,10 @@ from sqlalchemy.orm import Session
 
 from domain.notices import Kind
 from models import Campaign, Case, MailPace, Member, Message, db
-from services import campaigns, delivery, outbox, pace, reports
-from services.delivery import Delivered
+from services import campaigns, outbox, reports
 from services.installation import installed
+from services.mail import delivery, pace
+from services.mail.delivery import Delivered
 from tests import factories
 from tests.conftest import NOW, make_settings
 from tests.doubles import FrozenClock, SmtpCatcher

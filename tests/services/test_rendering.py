@@ -20,8 +20,8 @@ from domain.dates import keep_until, next_month_end
 from domain.notices import NOTICES, TO_OPERATORS, Kind
 from domain.ports import Mail
 from services.installation import installed
-from services.mail_words import Facts, greeting_name
-from services.rendering import Rendered, render
+from services.mail.rendering import Rendered, render
+from services.mail.words import Facts, greeting_name
 from settings import Settings
 from tests.conftest import NOW, make_settings
 

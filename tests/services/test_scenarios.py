@@ -15,8 +15,9 @@ from domain.notices import Kind
 from domain.ports import MailResult
 from models import BillingOrder, Campaign, Case, Erasure, Member, Message, db, for_writing
 from models.base import UTCDateTime
-from services import bounces, campaigns, check_in, decisions, dispatch, purging, reports, returning, warning
-from services.mail_words import Facts
+from services import campaigns, check_in, decisions, purging, reports, returning, warning
+from services.mail import bounces, dispatch
+from services.mail.words import Facts
 from settings import Settings
 from tests import factories
 from tests.conftest import NOW

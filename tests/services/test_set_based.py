@@ -19,8 +19,9 @@ from app import create_app
 from benchmarks import databases
 from benchmarks.databases import Database
 from models import Case, Member, Message, db, for_writing
-from services import campaigns, closing, dispatch, warning
+from services import campaigns, closing, warning
 from services.installation import installed
+from services.mail import dispatch
 from settings import Settings
 from tests import factories
 from tests.conftest import copied_postgres, make_settings

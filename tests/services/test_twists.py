@@ -11,7 +11,8 @@ from domain.lifecycle import Answer, OrderKind, Through
 from domain.notices import Kind
 from domain.ports import BillingReceipt
 from models import BillingOrder, Campaign, Case, MagicLink, Member, Message
-from services import billing, bounces, campaigns, decisions, dispatch, purging, returning, warning
+from services import billing, campaigns, decisions, purging, returning, warning
+from services.mail import bounces, dispatch
 from settings import Settings
 from tests import factories
 from tests.conftest import NOW
@@ -97,7 +98,7 @@ def test_scenario_13_a_receipt_that_waits_follows_the_new_address(session: Sessi
 
 
 def test_an_own_end_survives_a_complete_list_without_the_member(session: Session, settings: Settings) -> None:
-    from services import member_upsert, staging
+    from services.files import member_upsert, staging
 
     member = factories.dormant(session)
     other = factories.dormant(session)

@@ -10,7 +10,7 @@ from sqlalchemy.orm import Session
 
 from blueprints.auth.paths import is_local
 from models import MagicLink, Member, Message, for_writing
-from services import dispatch
+from services.mail import dispatch
 from tests import factories
 from tests.doubles import FrozenClock
 from tests.web.browser import SITE, Browser

@@ -5,7 +5,7 @@ from flask import Flask
 from sqlalchemy.orm import Session
 
 from models import Member, for_writing
-from services import dispatch
+from services.mail import dispatch
 from tests import factories
 from tests.doubles import FrozenClock
 from tests.web.browser import SITE, Browser

@@ -6,8 +6,8 @@ from typing import Any
 
 from domain.errors import BadValue
 from domain.policy import SubscriptionStatus
-from services import cells
 from services.addresses import checked
+from services.files import cells
 from settings import Settings
 
 COLUMNS = (

@@ -14,7 +14,7 @@ from babel.numbers import get_currency_precision, list_currencies
 from domain.dates import start_of_day
 from domain.errors import BadValue
 from domain.money import to_minor
-from services.reading import complaint
+from services.files.reading import complaint
 
 REMEMBERED = 5_000
 YEARS_AHEAD = 100

@@ -6,10 +6,10 @@ from email.utils import format_datetime
 from domain import return_path
 from domain.notices import NOTICES, Kind
 from domain.ports import Mail
-from services import calendar
-from services.dispatch import Claimed
-from services.mail_words import Facts
-from services.rendering import render
+from services.mail import calendar
+from services.mail.dispatch import Claimed
+from services.mail.rendering import render
+from services.mail.words import Facts
 from settings import Settings
 
 WITH_CALENDAR = (Kind.WARNING, Kind.DEADLINE_MOVED)

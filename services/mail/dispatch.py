@@ -24,8 +24,8 @@ from domain.ports import MailResult
 from models import Campaign, Case, ClockJump, Member, Message, Operator, change
 from models.base import UTCDateTime, latest
 from services import events, links, outbox
-from services.bounces import address_is_dead
 from services.cases import facts_hold, lock, new_batch
+from services.mail.bounces import address_is_dead
 from settings import Settings
 
 LEASE = timedelta(minutes=10)

@@ -9,9 +9,9 @@ from datetime import datetime
 from typing import Any
 
 from domain.errors import BadValue
-from services import cells
-from services.columns import did_you_mean
-from services.reading import complaint
+from services.files import cells
+from services.files.columns import did_you_mean
+from services.files.reading import complaint
 
 LONGEST_LINE = 16_000_000
 

@@ -7,9 +7,10 @@ from domain.lifecycle import Rule
 from domain.notices import TO_OPERATORS, Kind
 from domain.ports import Mail
 from models import Case
-from services import letters, links
-from services.dispatch import Claimed
-from services.mail_words import Facts
+from services import links
+from services.mail import letters
+from services.mail.dispatch import Claimed
+from services.mail.words import Facts
 from settings import Settings
 
 NOBODY = "0" * 32

@@ -12,8 +12,8 @@ from domain.notices import Kind
 from domain.return_path import public_id_in
 from models import Case, Member, Message, change
 from services import events, returning
-from services.bounce_mail import Report, Verdict
 from services.cases import lock
+from services.mail.bounce_mail import Report, Verdict
 from settings import Settings
 
 SOFT_RETRY = timedelta(hours=12)

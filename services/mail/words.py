@@ -13,7 +13,7 @@ from domain.lifecycle import CaseState, Rule
 from domain.links import LIFETIME, Purpose
 from domain.notices import TO_OPERATORS, VETO_DAYS, Kind
 from services import wording
-from services.dispatch import Claimed
+from services.mail.dispatch import Claimed
 from settings import Settings
 
 LONGEST_NAME = 60

@@ -7,9 +7,9 @@ from pathlib import Path
 from typing import Any
 
 from domain.errors import BadValue
-from services import columns, reading
-from services.member_rows import COLUMNS, Row, Rows, check_columns, cleaner_of_ids
-from services.reading import Numbered, Unreadable
+from services.files import columns, reading
+from services.files.member_rows import COLUMNS, Row, Rows, check_columns, cleaner_of_ids
+from services.files.reading import Numbered, Unreadable
 
 LAYOUTS = 1_000
 

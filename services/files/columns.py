@@ -7,7 +7,7 @@ from difflib import get_close_matches
 from pathlib import Path
 
 from domain.errors import BadValue
-from services import reading
+from services.files import reading
 
 IGNORED = ""
 """What a map gives for a column that is to be left out."""

@@ -36,8 +36,8 @@ from domain.policy import SubscriptionStatus
 from models import Case, Event, Member, change
 from models import insert as insert_or
 from models.base import UTCDateTime
-from services import staging
 from services.cases import lock_members
+from services.files import staging
 
 OFFER = ("plan", "price_minor", "currency", "billing_interval")
 """What a member is quoted on coming back: a lapsed member's is kept where the file has none any more."""

@@ -1,7 +1,7 @@
 """A mail's subject, text and HTML, from plain facts, in its reader's language. Needs an application, no request.
 
 Each kind has a folder under templates/email/ with ``subject.txt``, ``body.txt`` and ``body.html``; they get ``w``, the
-facts in words (services/mail_words.py). The style sheet of the mails is written into the elements once a template, when
+facts in words (services/mail/words.py). The style sheet of the mails is written into the elements once a template, when
 it is loaded, because mail programs drop style sheets; what is rendered a mail is plain Jinja.
 """
 
@@ -17,8 +17,9 @@ from flask import Flask, current_app
 from jinja2 import BaseLoader, Environment
 
 from domain.notices import Kind
-from services import mail_words, wording
-from services.mail_words import Facts
+from services import wording
+from services.mail import words as mail_words
+from services.mail.words import Facts
 from settings import Settings
 
 TEXT_WIDTH = 72

@@ -21,9 +21,9 @@ from sqlalchemy.orm import Session
 from domain.notices import NOTICES
 from domain.ports import Clock, Mail, MailConnection, Mailer, MailResult
 from models import for_writing
-from services import dispatch, letters, pace, refusals
-from services.dispatch import Claimed
-from services.mail_words import Facts
+from services.mail import dispatch, letters, pace, refusals
+from services.mail.dispatch import Claimed
+from services.mail.words import Facts
 from settings import Settings
 
 BATCH = 50
