@@ -1,6 +1,6 @@
 """The notice on every page of a signed-in member: what we ask, until when, and where to answer. It only reads."""
 
-from flask import Flask, g, render_template, request
+from flask import Flask, render_template, request
 from flask_login import current_user
 from markupsafe import Markup
 
@@ -17,7 +17,7 @@ def init_app(app: Flask) -> None:
 def membership_notice() -> Markup:
     """The element ``#membership-notice``, or nothing: for strangers, and for members whom we have nothing to ask."""
     # The page of the decision says all of it itself.
-    if request.blueprint == "checkin" or g.get("nothing_asked") or not current_user.is_authenticated:
+    if request.blueprint == "checkin" or not current_user.is_authenticated or not current_user.asked:
         return Markup("")
     here = installed()
     settings = here.settings

@@ -1,19 +1,21 @@
 """What signed-in pages show of a membership beside the notice: its library, its history, an end of one's own wish.
 
-All of it only reads, with a number of queries that does not depend on how much there is.
+All of it only reads, by one query each, however much there is.
 """
 
 from collections import defaultdict
 from dataclasses import dataclass
 from datetime import datetime
+from operator import attrgetter
 from typing import Any
 
-from sqlalchemy import func, select
+from sqlalchemy import bindparam, func, select
 from sqlalchemy.orm import Session
 
 from domain import dates
 from models import Event, ListItem, Member, Profile, SavedList
 from services import evidence
+from services.together import Together
 from settings import Settings
 
 FIRST_TITLES = 5
@@ -52,6 +54,15 @@ class ProfileAtAGlance:
 
 
 @dataclass(frozen=True, slots=True)
+class Happening:
+    """An event, as far as members are told of it: codes, which blueprints/account/history.py words."""
+
+    at: datetime
+    code: str
+    detail: str | None
+
+
+@dataclass(frozen=True, slots=True)
 class End:
     """What an end of one's own, unasked, would mean today; exclusive bounds."""
 
@@ -60,43 +71,67 @@ class End:
     keep_until: datetime
 
 
-def library_at_a_glance(session: Session, member_id: int) -> list[ProfileAtAGlance]:
-    """The member's profiles in their order, each with its lists, their sizes and titles; four queries."""
-    counts: dict[int, int] = {
-        list_id: count
-        for list_id, count in session.execute(
-            select(ListItem.list_id, func.count()).where(ListItem.member_id == member_id).group_by(ListItem.list_id)
-        )
-    }
-    titles: dict[int, list[str]] = defaultdict(list)
-    for list_id, title in session.execute(
-        select(ListItem.list_id, ListItem.title)
-        .where(ListItem.member_id == member_id, ListItem.position < SHOWN_TITLES)
-        .order_by(ListItem.list_id, ListItem.position)
-    ):
-        titles[list_id].append(title)
-    lists: dict[int, list[ListAtAGlance]] = defaultdict(list)
-    for saved in session.scalars(
-        select(SavedList).where(SavedList.member_id == member_id).order_by(SavedList.position)
-    ):
-        lists[saved.profile_id].append(
-            ListAtAGlance(saved.kind, saved.name, counts.get(saved.id, 0), titles.get(saved.id, []))
-        )
-    profiles = session.scalars(select(Profile).where(Profile.member_id == member_id).order_by(Profile.position))
-    return [ProfileAtAGlance(profile.name, profile.settings, lists.get(profile.id, [])) for profile in profiles]
+@dataclass(frozen=True, slots=True)
+class OnRecord:
+    """``history`` is what this programme has done and heard, the latest first, up to HISTORY."""
+
+    library: list[ProfileAtAGlance]
+    history: list[Happening]
 
 
-def history(session: Session, member_id: int, limit: int | None = HISTORY) -> list[Event]:
-    """What this programme has done and heard, the latest first; a limit of None gives all of it."""
-    return list(
-        session.scalars(
-            select(Event).where(Event.member_id == member_id).order_by(Event.at.desc(), Event.id.desc()).limit(limit)
-        )
+def _questions(**more: Any) -> Together:
+    member_id: Any = bindparam("member_id")
+    held = select(func.count()).where(ListItem.list_id == SavedList.id).scalar_subquery()
+    return Together(
+        profiles=select(Profile.id, Profile.position, Profile.name, Profile.settings).where(
+            Profile.member_id == member_id
+        ),
+        lists=select(
+            SavedList.id, SavedList.profile_id, SavedList.position, SavedList.kind, SavedList.name, held.label("held")
+        ).where(SavedList.member_id == member_id),
+        titles=select(ListItem.list_id, ListItem.position, ListItem.title).where(
+            ListItem.member_id == member_id, ListItem.position < SHOWN_TITLES
+        ),
+        **more,
     )
 
 
+LIBRARY = _questions()
+EVERYTHING_SHOWN = _questions(
+    events=select(Event.id, Event.at, Event.code, Event.detail)
+    .where(Event.member_id == bindparam("member_id"))
+    .order_by(Event.at.desc(), Event.id.desc())
+    .limit(HISTORY)
+)
+
+
+def on_record(session: Session, member_id: int) -> OnRecord:
+    """What the page of a membership shows beside its facts; one query."""
+    found = EVERYTHING_SHOWN.fetch(session, member_id=member_id)
+    latest = sorted(found["events"], key=attrgetter("at", "id"), reverse=True)
+    return OnRecord(_library(found), [Happening(event.at, event.code, event.detail) for event in latest])
+
+
+def library_at_a_glance(session: Session, member_id: int) -> list[ProfileAtAGlance]:
+    """The member's profiles in their order, each with its lists, their sizes and titles; one query."""
+    return _library(LIBRARY.fetch(session, member_id=member_id))
+
+
+def _library(found: dict[str, list[Any]]) -> list[ProfileAtAGlance]:
+    titles: dict[int, list[str]] = defaultdict(list)
+    for one in sorted(found["titles"], key=attrgetter("position")):
+        titles[one.list_id].append(one.title)
+    lists: dict[int, list[ListAtAGlance]] = defaultdict(list)
+    for saved in sorted(found["lists"], key=attrgetter("position")):
+        lists[saved.profile_id].append(ListAtAGlance(saved.kind, saved.name, saved.held, titles.get(saved.id, [])))
+    return [
+        ProfileAtAGlance(profile.name, profile.settings, lists.get(profile.id, []))
+        for profile in sorted(found["profiles"], key=attrgetter("position"))
+    ]
+
+
 def everything(session: Session, settings: Settings, member: Member, now: datetime) -> dict[str, Any]:
-    """All that is on record of a member, for the member: who they are and what they pay, and the evidence."""
+    """All that is on record of a member, for the member: what they pay, and the evidence; one query."""
     return {
         "email": member.email,
         "name": member.name,
@@ -109,6 +144,12 @@ def everything(session: Session, settings: Settings, member: Member, now: dateti
         "paid_through": None if member.paid_through is None else member.paid_through.isoformat(),
         **evidence.member_evidence(session, settings, member, now),
     }
+
+
+def told_in(evidence: dict[str, Any]) -> list[Happening]:
+    """All of the history that is in ``everything``, the latest first."""
+    events = reversed(evidence["events"])
+    return [Happening(datetime.fromisoformat(event["at"]), event["code"], event["detail"]) for event in events]
 
 
 def end_unasked(member: Member, settings: Settings, now: datetime) -> End:

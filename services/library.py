@@ -3,7 +3,7 @@
 An imported line replaces its member's library. Order, settings and dates come out as they went in; instants in UTC.
 """
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -22,6 +22,11 @@ from settings import Settings
 WINDOW = 500
 HEAVY = 20_000
 """A batch holds up to so many members, and about so many items."""
+
+PROFILES = (Profile.member_id, Profile.id, Profile.position, Profile.name, Profile.settings)
+LISTS = (SavedList.member_id, SavedList.id, SavedList.profile_id, SavedList.position, SavedList.kind, SavedList.name)
+ITEMS = (ListItem.member_id, ListItem.list_id, ListItem.position, ListItem.ref, ListItem.title, ListItem.added_at)
+"""The columns a library is put together from; the first of each is the member."""
 
 NOT_TAKEN = {
     MemberStatus.LAPSED: "the member has lapsed: the library is kept as it was until they come back",
@@ -54,37 +59,35 @@ def export_libraries(session: Session) -> Iterator[dict[str, Any]]:
 
 
 def _load(session: Session, member_ids: Sequence[int]) -> Iterator[dict[str, Any]]:
-    items: dict[int, list[dict[str, Any]]] = {}
-    found = (
-        select(ListItem.list_id, ListItem.ref, ListItem.title, ListItem.added_at)
-        .where(ListItem.member_id.in_(member_ids))
-        .order_by(ListItem.list_id, ListItem.position)
-    )
-    for list_id, ref, title, added_at in session.execute(found):
-        added = None if added_at is None else added_at.isoformat()
-        items.setdefault(list_id, []).append({"ref": ref, "title": title, "added_at": added})
-
-    lists: dict[int, list[dict[str, Any]]] = {}
-    for saved in session.execute(
-        select(SavedList.id, SavedList.profile_id, SavedList.kind, SavedList.name)
-        .where(SavedList.member_id.in_(member_ids))
-        .order_by(SavedList.profile_id, SavedList.position)
-    ):
-        entry = {"kind": saved.kind, "name": saved.name, "items": items.get(saved.id, [])}
-        lists.setdefault(saved.profile_id, []).append(entry)
-
-    profiles: dict[int, list[dict[str, Any]]] = {}
-    for row in session.execute(
-        select(Profile.id, Profile.member_id, Profile.name, Profile.settings)
-        .where(Profile.member_id.in_(member_ids))
-        .order_by(Profile.member_id, Profile.position)
-    ):
-        profile = {"name": row.name, "settings": row.settings, "lists": lists.get(row.id, [])}
-        profiles.setdefault(row.member_id, []).append(profile)
-
+    found = [select(*part).where(part[0].in_(member_ids)) for part in (PROFILES, LISTS, ITEMS)]
+    profiles = profiles_of(*(session.execute(part).all() for part in found))
     owners = select(Member.id, Member.external_id).where(Member.id.in_(member_ids)).order_by(Member.id)
     for member_id, external_id in session.execute(owners).all():
         yield {"external_id": external_id, "profiles": profiles.get(member_id, [])}
+
+
+def profiles_of(profiles: Iterable[Any], lists: Iterable[Any], items: Iterable[Any]) -> dict[int, list[dict[str, Any]]]:
+    """Rows of PROFILES, LISTS and ITEMS as the profiles of each member, in the shape of the library line."""
+    titles: dict[int, list[dict[str, Any]]] = {}
+    for item in sorted(items, key=_position):
+        added = None if item.added_at is None else item.added_at.isoformat()
+        titles.setdefault(item.list_id, []).append({"ref": item.ref, "title": item.title, "added_at": added})
+    saved: dict[int, list[dict[str, Any]]] = {}
+    for one in sorted(lists, key=_position):
+        saved.setdefault(one.profile_id, []).append(
+            {"kind": one.kind, "name": one.name, "items": titles.get(one.id, [])}
+        )
+    found: dict[int, list[dict[str, Any]]] = {}
+    for profile in sorted(profiles, key=_position):
+        found.setdefault(profile.member_id, []).append(
+            {"name": profile.name, "settings": profile.settings, "lists": saved.get(profile.id, [])}
+        )
+    return found
+
+
+def _position(row: Any) -> int:
+    position: int = row.position
+    return position
 
 
 def import_libraries(

@@ -163,16 +163,28 @@ def mint_into(session: Session, link_id: int, now: datetime) -> str:
 
 def look(session: Session, purpose: Purpose, token: str, now: datetime) -> MagicLink | None:
     """The link behind a token if it can be used now; looking never consumes."""
+    found = _usable_now(session, purpose, token, now)
+    return None if found is None else found[0]
+
+
+def holder(session: Session, purpose: Purpose, token: str, now: datetime) -> Member | None:
+    """The member, as they are now, whose link can be used now; one query."""
+    found = _usable_now(session, purpose, token, now)
+    return None if found is None else found[1]
+
+
+def _usable_now(session: Session, purpose: Purpose, token: str, now: datetime) -> tuple[MagicLink, Member] | None:
     found = session.execute(
-        select(MagicLink, Member.email_key)
+        select(MagicLink, Member)
         .join(Member, Member.id == MagicLink.member_id)
         .where(_usable(purpose, token, now))
         .execution_options(populate_existing=True)
     ).one_or_none()
     if found is None:
         return None
-    link, key = found
-    return link if key is not None and hmac.compare_digest(_digest(key), link.address_digest) else None
+    link, member = found
+    key = member.email_key
+    return (link, member) if key is not None and hmac.compare_digest(_digest(key), link.address_digest) else None
 
 
 def consume(session: Session, purpose: Purpose, token: str, now: datetime) -> MagicLink | None:

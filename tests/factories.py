@@ -58,6 +58,13 @@ def using(session: Session, **facts: Any) -> Member:
     return member(session, **{"last_used_at": at("2026-06-02 20:15"), **facts})
 
 
+def lapsed(session: Session, **facts: Any) -> Member:
+    """Ended with April 2026, saved until the end of February 2027."""
+    ended = at("2026-04-30 22:00")
+    facts = {"lapsed_at": ended, "access_ends_at": ended, "keep_until": at("2027-02-28 23:00"), **facts}
+    return member(session, status="lapsed", **facts)
+
+
 def live_feed(session: Session, at_instant: datetime, **facts: Any) -> UseFeed:
     """Without a feed that has recorded use lately every campaign is held (design promise 8)."""
     row = session.merge(UseFeed(source=facts.pop("source", "plays"), last_event_at=at_instant, **facts))

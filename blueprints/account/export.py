@@ -17,8 +17,9 @@ from blueprints.account.history import in_words
 from blueprints.language import NAMES
 from domain.lifecycle import OrderKind
 from domain.policy import SubscriptionStatus, assess
-from models import Event, Member
+from models import Member
 from services import wording
+from services.account import Happening
 from settings import Settings
 
 SUBSCRIPTION = {
@@ -52,7 +53,7 @@ def zipped(evidence: Mapping[str, Any], page: str) -> Response:
 
 
 def page(
-    evidence: Mapping[str, Any], member: Member, history: Iterable[Event], settings: Settings, now: datetime
+    evidence: Mapping[str, Any], member: Member, history: Iterable[Happening], settings: Settings, now: datetime
 ) -> str:
     """The same for people: in words, with the days of the service's time zone and prices as they are paid."""
     zone = settings.zone

@@ -7,7 +7,7 @@ from datetime import datetime
 from flask_babel import lazy_gettext
 
 from domain.notices import Kind
-from models import Event
+from services.account import Happening
 
 WORDS = {
     "answered_keep": lazy_gettext("You chose to keep your membership."),
@@ -32,10 +32,6 @@ CLOSED = {
     "kept": lazy_gettext("The month ended: your membership continues, as you chose."),
     "lapsed": lazy_gettext("Your membership ended."),
     "returned": lazy_gettext("You had used it meanwhile, so nothing ended."),
-    "reminders_declined": lazy_gettext("You asked us not to remind you of our question."),
-    "reminders_wanted": lazy_gettext("You asked us to remind you of our question after all."),
-    "email_changed": lazy_gettext("You changed your e-mail address."),
-    "language_chosen": lazy_gettext("You chose the language of our mails."),
     "exempted": lazy_gettext("Your membership is not part of this programme, so nothing ended."),
     "withdrawn": lazy_gettext("We withdrew our question: nothing ended because of it."),
     "unreachable": lazy_gettext("Our mail did not reach you, so nothing ended."),
@@ -67,11 +63,11 @@ class Happened:
     words: str
 
 
-def in_words(events: Iterable[Event]) -> list[Happened]:
+def in_words(events: Iterable[Happening]) -> list[Happened]:
     return [Happened(event.at, str(words)) for event in events if (words := _words(event)) is not None]
 
 
-def _words(event: Event) -> object | None:
+def _words(event: Happening) -> object | None:
     if event.code == "case_closed":
         return CLOSED.get(event.detail or "")
     if event.code == "mail_accepted":

@@ -1,8 +1,7 @@
 """The signed-in pages: what the membership is, how to end it, and whose data it is."""
 
-from flask import Blueprint, g, redirect, render_template, session, url_for
+from flask import Blueprint, redirect, render_template, session, url_for
 from flask_login import current_user, login_required, logout_user
-from sqlalchemy import select
 from werkzeug.wrappers import Response
 
 from blueprints.account.export import page, zipped
@@ -10,7 +9,7 @@ from blueprints.account.history import in_words
 from domain.errors import Refused
 from domain.lifecycle import MemberStatus, Through
 from domain.links import Purpose, masked
-from models import Case, Member, db, for_writing
+from models import Member, db, for_writing
 from services import account, decisions, erasure_log, magic_links, purging, wording
 from services.installation import installed, wake
 
@@ -22,15 +21,16 @@ blueprint = Blueprint("account", __name__)
 def show() -> str:
     here = installed()
     zone, member = here.settings.zone, current_user.member
+    on_record = account.on_record(db.session(), member.id)
     return render_template(
         "account/show.html",
         member=member,
-        has_case=_has_case(member),
+        has_case=current_user.asked,
         spoken=wording.supported(member.locale),
         price=wording.price(member.price_minor, member.currency, member.billing_interval),
         still_access=member.access_ends_at is not None and member.access_ends_at > here.clock.now(),
-        library=account.library_at_a_glance(db.session(), member.id),
-        history=in_words(account.history(db.session(), member.id)),
+        library=on_record.library,
+        history=in_words(on_record.history),
         date=lambda instant: wording.short_date(instant, zone),
         last_day=lambda bound: wording.last_day_short(bound, zone),
     )
@@ -43,7 +43,7 @@ def end() -> Response | str:
     zone, member = here.settings.zone, current_user.member
     if member.status != MemberStatus.ACTIVE:
         return redirect(url_for("account.show"))
-    if _has_case(member):
+    if current_user.asked:
         # Where there is a question already, it is answered on its own page, which knows its day.
         return redirect(url_for("checkin.mine"))
     outlook = account.end_unasked(member, here.settings, here.clock.now())
@@ -77,8 +77,7 @@ def data() -> Response:
     here = installed()
     now, member = here.clock.now(), current_user.member
     evidence = account.everything(db.session(), here.settings, member, now)
-    history = account.history(db.session(), member.id, limit=None)
-    return zipped(evidence, page(evidence, member, history, here.settings, now))
+    return zipped(evidence, page(evidence, member, account.told_in(evidence), here.settings, now))
 
 
 @blueprint.get("/account/erase")
@@ -139,11 +138,3 @@ def _erase_page(**what_came_of_it: bool) -> str:
         keep_months=wording.count_months(installed().settings.keep_months),
         **what_came_of_it,
     )
-
-
-def _has_case(member: Member) -> bool:
-    live = select(Case.id).where(Case.member_id == member.id, Case.closed_at.is_(None))
-    found = db.session.scalar(live.limit(1)) is not None
-    # The banner of this page need not ask again.
-    g.nothing_asked = not found
-    return found

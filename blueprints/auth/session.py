@@ -4,11 +4,12 @@ import re
 
 from flask import g, request, session
 from flask_login import LoginManager, UserMixin, login_user
+from sqlalchemy import exists
 from werkzeug.wrappers import Response
 
 from blueprints.auth.paths import to_sign_in
 from domain.lifecycle import MemberStatus
-from models import Member, db
+from models import Case, Member, db
 
 login_manager = LoginManager()
 # The session is signed, HttpOnly and bound to a generation; phones change their address all day.
@@ -18,10 +19,14 @@ NAME = re.compile(r"([0-9a-f]{32})\.([0-9]{1,9})", re.ASCII)
 
 
 class SignedIn(UserMixin):
-    """The signed-in member of this request: ``current_user.member``, as it was when the request began."""
+    """The signed-in member of this request: ``current_user.member``, as it was when the request began.
 
-    def __init__(self, member: Member) -> None:
+    ``asked``: whether it had a live case then. Where there is none, no page has to look for what to say of it.
+    """
+
+    def __init__(self, member: Member, *, asked: bool = False) -> None:
         self.member = member
+        self.asked = asked
 
     def get_id(self) -> str:
         # Names a membership for as long as nobody asks to be signed out everywhere.
@@ -35,19 +40,19 @@ def _load(named: str) -> SignedIn | None:
         return None
     public_id, generation = known.groups()
     began = db.session().in_transaction()
-    member = db.session.scalar(
-        db.select(Member).where(
+    found = db.session.execute(
+        db.select(Member, exists().where(Case.member_id == Member.id, Case.closed_at.is_(None))).where(
             Member.public_id == public_id,
             Member.session_generation == int(generation),
             Member.status != MemberStatus.PURGED,
         )
-    )
+    ).one_or_none()
     if not began and request.method not in ("GET", "HEAD", "OPTIONS"):
         # A page that writes takes its lock before its first query, so it must not find this one open.
-        if member is not None:
-            db.session.expunge(member)
+        if found is not None:
+            db.session.expunge(found[0])
         db.session.rollback()
-    return None if member is None else SignedIn(member)
+    return None if found is None else SignedIn(found[0], asked=found[1])
 
 
 @login_manager.unauthorized_handler

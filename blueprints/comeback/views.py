@@ -37,7 +37,7 @@ def order(token: str) -> Response:
 @blueprint.get("/come-back")
 @login_required
 def mine() -> Response:
-    return _page(_signed_in(), changed="changed" in request.args)
+    return _page(current_user.member, changed="changed" in request.args)
 
 
 @blueprint.post("/come-back")
@@ -54,8 +54,7 @@ def broken(token: str) -> Response:
 
 
 def _holder(token: str) -> Member | None:
-    link = magic_links.look(db.session(), Purpose.COME_BACK, token, installed().clock.now())
-    return None if link is None else db.session.get(Member, link.member_id, populate_existing=True)
+    return magic_links.holder(db.session(), Purpose.COME_BACK, token, installed().clock.now())
 
 
 def _signed_in() -> Member:
