@@ -23,6 +23,7 @@ import commands
 from adapters.billing.local import LocalBilling
 from adapters.clock import ShiftedClock, SystemClock
 from adapters.mail.smtp import SmtpMailer
+from adapters.webhooks.http import HttpSender
 from jobs import scheduler
 from models import db
 from models.base import tune
@@ -78,6 +79,7 @@ def create_app(settings: Settings | None = None, ports: Ports | None = None) -> 
             or (ShiftedClock(settings.instance_path / "demo-clock") if settings.demo else SystemClock()),
             mailer=given.mailer or SmtpMailer(app),
             billing=given.billing or LocalBilling(db.engine),
+            webhooks=given.webhooks or HttpSender(settings.networks),
         )
 
     for page in PAGES:

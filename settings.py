@@ -10,6 +10,7 @@ import re
 import secrets
 from datetime import date, time, timedelta
 from email.utils import parseaddr
+from ipaddress import IPv4Network, IPv6Network, ip_network
 from pathlib import Path
 from typing import Annotated, Literal, Self
 from urllib.parse import urlsplit
@@ -104,6 +105,15 @@ def _webhook_keys(values: tuple[str, ...]) -> tuple[str, ...]:
     return values
 
 
+def _networks(values: tuple[str, ...]) -> tuple[str, ...]:
+    for value in values:
+        try:
+            ip_network(value)
+        except ValueError:
+            raise ValueError("write networks like 10.0.0.0/8 or fd00::/8, and one address like 10.1.2.3/32") from None
+    return values
+
+
 def _named(sender: str, name: str) -> str:
     """An address with the service's name before it, unless the setting names its sender itself."""
     own, address = parseaddr(sender)
@@ -114,7 +124,7 @@ def _named(sender: str, name: str) -> str:
 
 
 CommaSeparated = Annotated[tuple[str, ...], NoDecode]
-COMMA_SEPARATED = ("exempt_plans", "secret_key_fallbacks", "bounce_webhook_secret")
+COMMA_SEPARATED = ("exempt_plans", "secret_key_fallbacks", "bounce_webhook_secret", "webhook_networks")
 Line = Annotated[str, AfterValidator(_no_line_break)]
 
 
@@ -165,6 +175,8 @@ class Settings(BaseSettings):
 
     billing: Literal["local"] = "local"
 
+    webhook_networks: Annotated[CommaSeparated, AfterValidator(_networks)] = ()
+
     @model_validator(mode="before")
     @classmethod
     def _split_lists(cls, values: dict[str, object]) -> dict[str, object]:
@@ -198,6 +210,11 @@ class Settings(BaseSettings):
             use_known_since=None if since is None else start_of_day(since, self.zone),
             exempt_plans=frozenset(self.exempt_plans),
         )
+
+    @property
+    def networks(self) -> list[IPv4Network | IPv6Network]:
+        """Private networks that webhooks may go to, also without TLS."""
+        return [ip_network(one) for one in self.webhook_networks]
 
     @property
     def secrets(self) -> list[str]:

@@ -8,8 +8,8 @@ from typing import Any
 
 from flask import Blueprint, Response, current_app, request
 
+from domain import webhooks
 from models import db, for_writing
-from services import webhooks
 from services.installation import installed
 from services.mail import bounces
 from services.mail.bounce_mail import LONGEST_REASON, Report, Verdict

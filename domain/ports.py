@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
+from enum import StrEnum
 from typing import Protocol
 
 
@@ -95,3 +96,41 @@ class Billing(Protocol):
 
     def refund(self, billing_ref: str, *, since: datetime, key: str, now: datetime) -> BillingReceipt:
         """Give back what was charged for periods that start at ``since`` or later."""
+
+
+class Outcome(StrEnum):
+    """What a webhook call came to. How long it is tried again, and what for, is for who called."""
+
+    ACCEPTED = "accepted"  # 2xx
+    GONE = "gone"  # 410: no more calls to this address, please
+    TEMPORARY = "temporary"  # no answer, 408, 425, 429 or 5xx: the same call may be accepted later
+    PERMANENT = "permanent"  # any other answer, redirects too, or an address that must not be called
+
+
+@dataclass(frozen=True, slots=True)
+class WebhookReply:
+    """What became of one call. ``status`` is 0 where there was no answer; ``text`` says in a line what happened.
+
+    ``text`` is ours, with nothing of what was sent. ``body`` is what the other side said, cut at 64 kB; it may
+    hold anything. ``retry_after`` is in seconds, where the other side named some.
+    """
+
+    outcome: Outcome
+    status: int
+    text: str
+    body: bytes = b""
+    retry_after: int | None = None
+
+    @property
+    def nobody_there(self) -> bool:
+        """Nothing can be delivered at the moment, whatever it is: no answer, or too much to do."""
+        return self.outcome is Outcome.TEMPORARY and self.status in (0, 429, 502, 503, 504)
+
+
+class WebhookSender(Protocol):
+    def post(self, url: str, body: bytes, headers: Mapping[str, str]) -> WebhookReply:
+        """Post JSON that is signed already; never raises for what an address, a line or the other side does.
+
+        Takes half a minute at most, follows no redirect, and reaches no address inside the operator's own networks
+        unless the installation allows it.
+        """

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 from flask import current_app
 
-from domain.ports import Billing, Clock, Mailer
+from domain.ports import Billing, Clock, Mailer, WebhookSender
 from settings import Settings
 
 
@@ -16,6 +16,7 @@ class Ports:
     clock: Clock | None = None
     mailer: Mailer | None = None
     billing: Billing | None = None
+    webhooks: WebhookSender | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,6 +25,7 @@ class Installation:
     clock: Clock
     mailer: Mailer
     billing: Billing
+    webhooks: WebhookSender
 
 
 def installed() -> Installation:

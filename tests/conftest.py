@@ -26,7 +26,7 @@ from app import create_app
 from models import db
 from services.installation import Ports
 from settings import Settings
-from tests.doubles import FrozenClock, SmtpCatcher
+from tests.doubles import FrozenClock, SmtpCatcher, WebhookCatcher
 
 hypothesis_settings.register_profile(
     "repeatable",
@@ -148,6 +148,15 @@ def clock() -> FrozenClock:
 def smtp() -> Iterator[SmtpCatcher]:
     """A real SMTP server on a free port of this machine; ``smtp.mails`` holds what it accepted."""
     catcher = SmtpCatcher()
+    catcher.start()
+    yield catcher
+    catcher.stop()
+
+
+@pytest.fixture
+def hooked() -> Iterator[WebhookCatcher]:
+    """A real HTTP server on a free port of this machine; ``hooked.calls`` holds what was posted to it."""
+    catcher = WebhookCatcher()
     catcher.start()
     yield catcher
     catcher.stop()

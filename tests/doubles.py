@@ -1,11 +1,15 @@
-"""What tests put in the place of the outside world: a clock that is set, and a real SMTP server that remembers."""
+"""What tests put in the place of the outside world: a clock that is set, and real servers that remember."""
 
 import asyncio
-from dataclasses import dataclass
+import ssl
+import threading
+from collections.abc import Callable
+from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from email import message_from_bytes
 from email.message import EmailMessage
 from email.policy import default
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
 from aiosmtpd.controller import Controller
@@ -128,3 +132,93 @@ class SmtpCatcher:
         assert envelope.mail_from is not None
         self.mails.append(Received(envelope.mail_from, list(envelope.rcpt_tos), bytes(envelope.content)))
         return "250 OK queued"
+
+
+@dataclass(frozen=True)
+class Called:
+    """One webhook as it arrived. Names of headers are in lower case."""
+
+    path: str
+    headers: dict[str, str]
+    body: bytes
+
+
+@dataclass(frozen=True)
+class Answering:
+    """What the catcher of webhooks answers: a status alone, or more. ``raw`` goes out instead of a proper answer."""
+
+    status: int = 204
+    headers: dict[str, str] = field(default_factory=dict)
+    body: bytes = b""
+    raw: bytes | None = None
+    drips: bool = False
+    """Sends the body a byte at a time until the other side hangs up or the server stops."""
+
+
+class WebhookCatcher:
+    """A real HTTP server on a free port; ``answers`` maps a call to what it gets, or is what every call gets."""
+
+    host = "127.0.0.1"
+
+    def __init__(self, tls: ssl.SSLContext | None = None) -> None:
+        self.calls: list[Called] = []
+        self.answers: Answering | Callable[[Called], Answering] = Answering()
+        self._stopping = threading.Event()
+        catcher = self
+
+        class Handler(BaseHTTPRequestHandler):
+            def do_POST(self) -> None:
+                catcher._take(self)
+
+            def log_message(self, *args: object) -> None:
+                pass
+
+        class Server(ThreadingHTTPServer):
+            daemon_threads = True
+
+            def handle_error(self, *args: object) -> None:
+                """Whoever calls may hang up whenever it likes."""
+
+        self._server = Server((self.host, 0), Handler)
+        if tls is not None:
+            self._server.socket = tls.wrap_socket(self._server.socket, server_side=True)
+        self._thread = threading.Thread(target=self._server.serve_forever, args=(0.02,), daemon=True)
+
+    def start(self) -> None:
+        self._thread.start()
+
+    def stop(self) -> None:
+        self._stopping.set()
+        self._server.shutdown()
+        self._thread.join()
+        self._server.server_close()
+
+    @property
+    def port(self) -> int:
+        return int(self._server.server_address[1])
+
+    @property
+    def url(self) -> str:
+        return f"http://{self.host}:{self.port}/hooks"
+
+    def _take(self, handler: BaseHTTPRequestHandler) -> None:
+        headers = {name.lower(): value for name, value in handler.headers.items()}
+        call = Called(handler.path, headers, handler.rfile.read(int(headers.get("content-length", 0))))
+        self.calls.append(call)
+        answer = self.answers(call) if callable(self.answers) else self.answers
+        if answer.raw is not None:
+            handler.wfile.write(answer.raw)
+            return
+        handler.send_response(answer.status)
+        for name, value in answer.headers.items():
+            handler.send_header(name, value)
+        if answer.status != 204:
+            handler.send_header("Content-Length", str(len(answer.body)))
+        handler.end_headers()
+        if answer.drips:
+            for byte in answer.body:
+                handler.wfile.write(bytes([byte]))
+                if self._stopping.wait(0.05):
+                    break
+        elif answer.status != 204:
+            handler.wfile.write(answer.body)

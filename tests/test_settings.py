@@ -58,6 +58,7 @@ BAD = [
     ("BOUNCE_ADDRESS", "bounces+all@example.org"),
     ("BOUNCE_ADDRESS", "a-local-part-that-is-much-too-long@example.org"),
     ("BOUNCE_WEBHOOK_SECRET", "whsec_"),
+    ("WEBHOOK_NETWORKS", "10.0.0.1/8"),
     ("BOUNCE_WEBHOOK_SECRET", "whsec_c2hvcnQ="),
     ("BOUNCE_WEBHOOK_SECRET", "whsec_not Base64 at all, however long"),
     ("MAIL_RATE", "-1"),

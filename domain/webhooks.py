@@ -1,4 +1,8 @@
-"""Whether a call is from whom it says: Standard Webhooks (https://www.standardwebhooks.com), version 1 signatures."""
+"""Standard Webhooks (https://www.standardwebhooks.com), version 1: signatures on what goes out and on what comes in.
+
+A secret is written ``whsec_`` and 24 to 64 random bytes in Base64. While one is being replaced there are two: what goes
+out is signed with both, and what comes in may be signed with either.
+"""
 
 import base64
 import hmac
@@ -7,6 +11,19 @@ from datetime import datetime, timedelta
 from hashlib import sha256
 
 TOLERANCE = timedelta(minutes=5)
+
+
+def signed(secrets: Iterable[str], message_id: str, body: bytes, now: datetime) -> dict[str, str]:
+    """The headers that a call needs beside its Content-Type. ``message_id`` stays the same when it is sent again.
+
+    ``now`` is the instant of this attempt: receivers refuse what is more than five minutes old.
+    """
+    timestamp = str(int(now.timestamp()))
+    return {
+        "webhook-id": message_id,
+        "webhook-timestamp": timestamp,
+        "webhook-signature": " ".join(f"v1,{signature(secret, message_id, timestamp, body)}" for secret in secrets),
+    }
 
 
 def is_signed(
@@ -25,5 +42,5 @@ def is_signed(
 def signature(secret: str, message_id: str, timestamp: str, body: bytes) -> str:
     """What stands behind ``v1,`` in the header."""
     key = base64.b64decode(secret.removeprefix("whsec_"))
-    signed = f"{message_id}.{timestamp}.".encode() + body
-    return base64.b64encode(hmac.new(key, signed, sha256).digest()).decode()
+    content = f"{message_id}.{timestamp}.".encode() + body
+    return base64.b64encode(hmac.new(key, content, sha256).digest()).decode()
