@@ -22,6 +22,7 @@ import blueprints.tolerance
 import commands
 from adapters.billing.local import LocalBilling
 from adapters.clock import ShiftedClock, SystemClock
+from adapters.mail.imap import ImapMailbox
 from adapters.mail.smtp import SmtpMailer
 from adapters.webhooks.http import HttpSender
 from jobs import scheduler
@@ -80,6 +81,7 @@ def create_app(settings: Settings | None = None, ports: Ports | None = None) -> 
             mailer=given.mailer or SmtpMailer(app),
             billing=given.billing or LocalBilling(db.engine),
             webhooks=given.webhooks or HttpSender(settings.networks),
+            mailbox=given.mailbox or (_mailbox(settings) if settings.bounce_imap_server else None),
         )
 
     for page in PAGES:
@@ -104,3 +106,15 @@ def create_app(settings: Settings | None = None, ports: Ports | None = None) -> 
     commands.init_app(app)
     scheduler.start_where_pages_are_served(app)
     return app
+
+
+def _mailbox(settings: Settings) -> ImapMailbox:
+    return ImapMailbox(
+        settings.bounce_imap_server,
+        settings.bounce_imap_port,
+        settings.bounce_imap_username,
+        settings.bounce_imap_password,
+        starttls=settings.bounce_imap_starttls,
+        folder=settings.bounce_imap_folder,
+        aside=settings.bounce_imap_aside,
+    )

@@ -87,6 +87,14 @@ def _bounce_address(value: str) -> str:
     return value
 
 
+def _folder(value: str) -> str:
+    if not value.isascii() or not value.isprintable():
+        raise ValueError(
+            "the name of a folder is written in ASCII; what is beyond that, as the server writes it (&AOk-)"
+        )
+    return value
+
+
 def _window(value: str) -> str:
     found = re.fullmatch(r"([01]\d|2[0-3]):([0-5]\d)-([01]\d|2[0-3]):([0-5]\d)", value)
     if value and (found is None or found.group(1, 2) == found.group(3, 4)):
@@ -126,6 +134,7 @@ def _named(sender: str, name: str) -> str:
 CommaSeparated = Annotated[tuple[str, ...], NoDecode]
 COMMA_SEPARATED = ("exempt_plans", "secret_key_fallbacks", "bounce_webhook_secret", "webhook_networks")
 Line = Annotated[str, AfterValidator(_no_line_break)]
+Folder = Annotated[str, AfterValidator(_folder)]
 
 
 class Settings(BaseSettings):
@@ -167,6 +176,13 @@ class Settings(BaseSettings):
     mail_use_ssl: bool = False
     mail_default_sender: Line = "membership@localhost"
     bounce_address: Annotated[str, AfterValidator(_bounce_address)] | None = None
+    bounce_imap_server: str = ""
+    bounce_imap_port: int = Field(default=993, ge=1, le=65535)
+    bounce_imap_starttls: bool = False
+    bounce_imap_username: str = ""
+    bounce_imap_password: str = ""
+    bounce_imap_folder: Folder = "INBOX"
+    bounce_imap_aside: Folder = "Aside"
     bounce_webhook_secret: Annotated[CommaSeparated, AfterValidator(_webhook_keys)] = ()
     mail_rate: float = Field(default=0, ge=0, le=10_000, allow_inf_nan=False)
     mail_daily: int = Field(default=0, ge=0)
@@ -186,6 +202,8 @@ class Settings(BaseSettings):
     def _together(self) -> Self:
         if self.mail_use_tls and self.mail_use_ssl:
             raise ValueError("MAIL_USE_TLS and MAIL_USE_SSL exclude each other: the first is STARTTLS on a plain port")
+        if self.bounce_imap_folder == self.bounce_imap_aside:
+            raise ValueError("BOUNCE_IMAP_ASIDE must be another folder than BOUNCE_IMAP_FOLDER")
         if "@" not in self.mail_default_sender:
             raise ValueError("MAIL_DEFAULT_SENDER is no address; write it like membership@example.org")
         return self

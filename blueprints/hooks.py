@@ -47,7 +47,7 @@ def mail() -> Response:
     session = db.session()
     for_writing(session)
     try:
-        said = bounces.take(session, here.settings, report, now)
+        said = bounces.take(session, here.settings, report, now).said
     except bounces.TooEarly as error:
         session.rollback()
         return _said(503, str(error), {"Retry-After": "60"})

@@ -102,7 +102,7 @@ def bounce(recipient: str | None, file: IO[bytes]) -> None:
     session = db.session()
     try:
         for_writing(session)
-        said = bounces.take(session, installed().settings, report, installed().clock.now())
+        said = bounces.take(session, installed().settings, report, installed().clock.now()).said
         session.commit()
     except bounces.TooEarly as error:
         raise TryAgain(str(error)) from None

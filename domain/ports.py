@@ -1,6 +1,7 @@
 """The outside world as this project sees it. Adapters implement these; app.py hands them over."""
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from datetime import datetime
 from enum import StrEnum
@@ -70,6 +71,34 @@ class MailSession(Protocol):
     def __enter__(self) -> MailConnection: ...
 
     def __exit__(self, *exc: object) -> None: ...
+
+
+@dataclass(frozen=True, slots=True)
+class WaitingMail:
+    """A mail in a mailbox: what the mailbox calls it while the visit lasts, and its bytes, if long its beginning."""
+
+    name: str
+    raw: bytes
+
+
+class MailboxVisit(Protocol):
+    """One look into a mailbox. Every step may raise MailboxAway; what was not taken out or put aside is there again."""
+
+    def waiting(self) -> Iterator[WaitingMail]:
+        """What lies in it, oldest first; reading changes nothing, not even that it counts as unread."""
+
+    def take_out(self, mail: WaitingMail) -> None:
+        """Remove it for good."""
+
+    def put_aside(self, mail: WaitingMail) -> None:
+        """Leave it to a person, in a folder where it will not be found again."""
+
+
+class Mailbox(Protocol):
+    """Where mail servers send what they could not deliver."""
+
+    def visit(self) -> AbstractContextManager[MailboxVisit]:
+        """Entering it opens the mailbox; raises MailboxAway."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,7 +11,7 @@ from jobs import timetable
 from models import for_writing
 from services import billing, campaigns, closing, purging, timekeeping, warning
 from services.installation import Installation
-from services.mail import delivery
+from services.mail import collecting, delivery
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,6 +77,17 @@ def deliver(context: Context) -> Result:
     return Result(text if done.server_down is None else f"{text}; the mail server is away: {done.server_down}")
 
 
+def collect_bounces(context: Context) -> Result:
+    outside = context.installation
+    if outside.mailbox is None:
+        return Result("there is no mailbox to look into: BOUNCE_IMAP_SERVER is not set")
+    done = collecting.collect(
+        context.session, outside.settings, outside.mailbox, outside.clock, context.commit, context.enough
+    )
+    later = f", {done.later} to take later" if done.later else ""
+    return Result(f"{done.taken} taken, {done.aside} put aside{later}")
+
+
 def settle_billing(context: Context) -> Result:
     done = billing.settle(
         context.session, context.installation.billing, context.installation.clock, context.commit, context.enough
@@ -99,6 +110,7 @@ def perform(name: str, context: Context) -> Result:
 BODIES: dict[str, Callable[[Context], Result]] = {
     timetable.DRAFT: draft_campaign,
     timetable.DELIVER: deliver,
+    timetable.COLLECT: collect_bounces,
     timetable.REMIND: remind,
     timetable.CLOSE: close,
     timetable.SETTLE: settle_billing,

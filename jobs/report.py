@@ -1,5 +1,6 @@
 """Where each job stands: what `flask jobs list`, the doctor and health checks show."""
 
+from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta, tzinfo
 
@@ -30,10 +31,12 @@ class JobState:
     late: bool
 
 
-def overview(session: Session, zone: tzinfo, campaign_day: int, now: datetime) -> list[JobState]:
-    """One line for each job, in the order of the contract."""
+def overview(
+    session: Session, zone: tzinfo, campaign_day: int, now: datetime, jobs: Iterable[str] = timetable.ALL
+) -> list[JobState]:
+    """One line for each of the jobs, in the order of the contract."""
     present = timetable.due(now, zone, campaign_day)
-    states = [_state(session, job, present, zone, campaign_day, now) for job in timetable.ALL]
+    states = [_state(session, job, present, zone, campaign_day, now) for job in jobs]
     jump = timekeeping.doubt(session)
     if jump is None:
         return states
@@ -52,8 +55,9 @@ def _state(
         .limit(1)
         .execution_options(populate_existing=True)
     )
-    if job in timetable.QUEUE:
-        next_due, late = None, last is not None and (last.finished_at is None or now - last.finished_at > LATE)
+    if job in timetable.QUEUE or job in timetable.EVERY:
+        looked_at = None if last is None else last.finished_at or last.started_at
+        next_due, late = None, looked_at is not None and now - looked_at > LATE
     else:
         next_due, late = _next(session, job, present, zone, campaign_day, now)
     return JobState(

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 
 from flask import Flask
-from sqlalchemy import and_, func, or_, select, update
+from sqlalchemy import and_, func, or_, select, true, update
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.orm import Session
 
@@ -88,9 +88,19 @@ def run_queue(app: Flask, name: str, enough: Callable[[], bool] = never) -> str:
         return result.text
 
 
+def run_polled(app: Flask, name: str, enough: Callable[[], bool] = never) -> None:
+    """Have a look outside, unless a process does so now or has done so a moment ago; raises what the look raises."""
+    now = _installation(app).clock.now()
+    with app.app_context():
+        row = db.session.get(JobRun, (name, QUEUE_PERIOD))
+        if row is not None and _held(row, now):
+            return
+    _run_period(app, Due(name, QUEUE_PERIOD, now), enough)
+
+
 def run(app: Flask, name: str, now: datetime) -> str:
     """Run a job now, whatever ``job_run`` says, and count its present period as done; for operators and the demo."""
-    if name in timetable.QUEUE:
+    if name in timetable.QUEUE or name in timetable.EVERY:
         return run_queue(app, name)
     if name not in BODIES:
         raise NotFound(f'there is no job "{name}"; there are {", ".join(timetable.ALL)}')
@@ -143,7 +153,7 @@ def _run_period(app: Flask, due: Due, enough: Callable[[], bool]) -> None:
         lease = _Lease(session, due, token, clock.now, enough)
         try:
             result = _perform(app, session, due.job, now, lease.commit, enough)
-            lease.end(result.text, done=result.finished, wait=WAIT)
+            lease.end(result.text, done=result.finished, wait=timetable.EVERY.get(due.job, WAIT))
         except LeaseLost:
             session.rollback()
             log.warning("%s for %s was taken over by another process", due.job, due.period)
@@ -189,7 +199,10 @@ def _take(session: Session, due: Due, now: datetime) -> str | None:
         .on_conflict_do_update(
             index_elements=["job", "period"],
             set_={**taken, "attempts": JobRun.attempts + 1},
-            where=and_(JobRun.finished_at.is_(None), or_(JobRun.lease_until.is_(None), JobRun.lease_until <= now)),
+            where=and_(
+                true() if due.job in timetable.EVERY else JobRun.finished_at.is_(None),
+                or_(JobRun.lease_until.is_(None), JobRun.lease_until <= now),
+            ),
         )
         .returning(JobRun.attempts)
     )
@@ -231,8 +244,9 @@ class _Lease:
             result=text,
             error=None,
             lease_token=None,
-            lease_until=None if done else now + wait,
+            lease_until=now + wait if self.due.job in timetable.EVERY or not done else None,
             finished_at=now if done else None,
+            attempts=0 if self.due.job in timetable.EVERY else JobRun.attempts,
         )
         self.session.commit()
 

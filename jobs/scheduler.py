@@ -75,6 +75,7 @@ class Jobs:
         self._workers = {
             "calendar": _Worker("calendar", lambda: runner.run_due(app, self._stopping.is_set)),
             **{name: _Worker(name, lambda name=name: self._run_queue(name)) for name in timetable.QUEUE},
+            **{name: _Worker(name, lambda name=name: self._run_polled(name)) for name in self._polled()},
         }
 
     @property
@@ -88,7 +89,9 @@ class Jobs:
 
     def overview(self, now: datetime) -> list[report.JobState]:
         settings = self.installation.settings
-        return report.overview(db.session(), settings.zone, settings.campaign_day, now)
+        idle = set(timetable.EVERY) - set(self._polled())
+        jobs = [job for job in timetable.ALL if job not in idle]
+        return report.overview(db.session(), settings.zone, settings.campaign_day, now, jobs)
 
     def start_when_serving(self) -> None:
         if not self._app.testing:
@@ -157,8 +160,18 @@ class Jobs:
             worker.join(max(0.0, until - monotonic()))
 
     def _run_queue(self, name: str) -> None:
+        runner.run_queue(self._app, name, self._for_a_while())
+
+    def _run_polled(self, name: str) -> None:
+        runner.run_polled(self._app, name, self._for_a_while())
+
+    def _for_a_while(self) -> Callable[[], bool]:
         until = monotonic() + BUDGET
-        runner.run_queue(self._app, name, lambda: self._stopping.is_set() or monotonic() >= until)
+        return lambda: self._stopping.is_set() or monotonic() >= until
+
+    def _polled(self) -> list[str]:
+        """What this installation looks at outside."""
+        return [timetable.COLLECT] if self.installation.mailbox is not None else []
 
 
 class _Worker:

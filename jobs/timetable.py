@@ -36,7 +36,11 @@ SETTLE = "settle-billing"
 QUEUE = (DELIVER, SETTLE)
 """These have no periods: they run on every process, whenever there is something in their queue."""
 
-ALL = (DRAFT, DELIVER, REMIND, CLOSE, SETTLE, WARN_PURGE, PURGE)
+COLLECT = "collect-bounces"
+EVERY = {COLLECT: timedelta(minutes=1)}
+"""These look at something outside, one process at a time, so long after the end of the last look."""
+
+ALL = (DRAFT, DELIVER, COLLECT, REMIND, CLOSE, SETTLE, WARN_PURGE, PURGE)
 
 
 @dataclass(frozen=True, slots=True)

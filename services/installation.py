@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 from flask import current_app
 
-from domain.ports import Billing, Clock, Mailer, WebhookSender
+from domain.ports import Billing, Clock, Mailbox, Mailer, WebhookSender
 from settings import Settings
 
 
@@ -17,6 +17,7 @@ class Ports:
     mailer: Mailer | None = None
     billing: Billing | None = None
     webhooks: WebhookSender | None = None
+    mailbox: Mailbox | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,6 +27,8 @@ class Installation:
     mailer: Mailer
     billing: Billing
     webhooks: WebhookSender
+    mailbox: Mailbox | None = None
+    """Where bounces come to; None where none is configured."""
 
 
 def installed() -> Installation:

@@ -2,6 +2,7 @@
 
 import re
 from datetime import datetime, timedelta
+from typing import NamedTuple
 
 from sqlalchemy import select, update
 from sqlalchemy.orm import Session
@@ -19,6 +20,7 @@ from settings import Settings
 SOFT_RETRY = timedelta(hours=12)
 MOST_RETURNS = 3
 """A mail that so many attempts brought back, each after days at the relay, counts as one that cannot be delivered."""
+LONGEST_REPLY = 500
 
 _OURS = re.compile(r"<?([0-9a-f]{32})@")
 
@@ -27,25 +29,36 @@ class TooEarly(DormouseError):
     """The report came before it is on record that the message was accepted: to be handed over again in a minute."""
 
 
-def take(session: Session, settings: Settings, report: Report, now: datetime) -> str:
-    """Act on a bounce or complaint; says in one line what came of it. Taking the same one again changes nothing."""
+class Outcome(NamedTuple):
+    """What came of a report, in one line, and whether it was one about a message of ours."""
+
+    said: str
+    ours: bool
+
+
+def take(session: Session, settings: Settings, report: Report, now: datetime) -> Outcome:
+    """Act on a bounce or complaint. Taking the same one again changes nothing. Raises TooEarly."""
     if report.verdict == Verdict.NOTHING:
-        return "This is no report of a failed delivery or of a complaint; nothing was changed."
+        return Outcome("This is no report of a failed delivery or of a complaint; nothing was changed.", False)
     message = find(session, settings, report)
     if message is None:
-        return "This is about no message that is known here; nothing was changed."
+        return Outcome("This is about no message that is known here; nothing was changed.", False)
+    return Outcome(_acted_on(session, settings, report, message, now), True)
+
+
+def _acted_on(session: Session, settings: Settings, report: Report, message: Message, now: datetime) -> str:
     name = f"{message.kind} message {message.public_id}"
     if message.state == MessageState.SENDING:
         raise TooEarly(f"The {name} is being sent just now: hand this over again in a minute.")
     match report.verdict:
         case Verdict.COMPLAINT:
-            done = bounced(session, settings, message.id, now, complaint=True)
+            done = bounced(session, settings, message.id, now, report.reason, complaint=True)
             return f"The {name} was complained about." if done else f"The {name} is {message.state}: nothing to change."
         case Verdict.HARD:
-            done = bounced(session, settings, message.id, now)
+            done = bounced(session, settings, message.id, now, report.reason)
             return f"The {name} bounced." if done else f"The {name} is {message.state}: nothing to change."
         case Verdict.RETURNED:
-            return f"The {name} came back; {came_back(session, settings, message.id, now)}."
+            return f"The {name} came back; {came_back(session, settings, message.id, now, report.reason)}."
         case _:
             _event(session, "mail_delayed", message, now)
             return f"The {name} is delayed; the mail server goes on trying."
@@ -67,7 +80,7 @@ def find(session: Session, settings: Settings, report: Report) -> Message | None
     return None
 
 
-def came_back(session: Session, settings: Settings, message_id: int, now: datetime) -> str:
+def came_back(session: Session, settings: Settings, message_id: int, now: datetime, reason: str = "") -> str:
     """A server gave up for a reason that may pass. It is sent again; a warning has not warned anybody until then.
 
     Where that would come too late, or has been tried often enough, it is a bounce like any other.
@@ -81,7 +94,7 @@ def came_back(session: Session, settings: Settings, message_id: int, now: dateti
     case = session.get(Case, message.case_id) if message.case_id is not None else None
     ended = message.kind == Kind.WARNING and case is not None and case.closed_at is not None
     if ended or message.attempts >= MOST_RETURNS:
-        bounced(session, settings, message_id, now)
+        bounced(session, settings, message_id, now, reason)
         return "it counts as bounced"
     _event(session, "mail_returned", message, now)
     if message.magic_link_id is not None:
@@ -90,7 +103,7 @@ def came_back(session: Session, settings: Settings, message_id: int, now: dateti
         session,
         update(Message)
         .where(Message.id == message_id, Message.state == MessageState.SENT)
-        .values(state=MessageState.QUEUED, sent_at=None, due_at=now + SOFT_RETRY),
+        .values(state=MessageState.QUEUED, sent_at=None, due_at=now + SOFT_RETRY, smtp_reply=_reply(message, reason)),
     )
     if message.kind == Kind.WARNING:
         change(
@@ -102,8 +115,19 @@ def came_back(session: Session, settings: Settings, message_id: int, now: dateti
     return "it will be sent again"
 
 
-def bounced(session: Session, settings: Settings, message_id: int, now: datetime, *, complaint: bool = False) -> bool:
-    """A hard bounce or a complaint came for a message the server had accepted. False: there is nothing to mark."""
+def bounced(
+    session: Session,
+    settings: Settings,
+    message_id: int,
+    now: datetime,
+    reason: str = "",
+    *,
+    complaint: bool = False,
+) -> bool:
+    """A hard bounce or a complaint came for a message the server had accepted. False: there is nothing to mark.
+
+    ``reason`` is kept beside the server's reply, for whoever asks why this mail did not arrive.
+    """
     message = session.get(Message, message_id)
     if message is None or message.member_id is None or message.to_address is None:
         return False
@@ -113,7 +137,7 @@ def bounced(session: Session, settings: Settings, message_id: int, now: datetime
         session,
         update(Message)
         .where(Message.id == message_id, Message.state == MessageState.SENT)
-        .values(state=MessageState.BOUNCED),
+        .values(state=MessageState.BOUNCED, smtp_reply=_reply(message, reason)),
     )
     if not changed:
         return False
@@ -163,6 +187,13 @@ def address_is_dead(
             case_id=case_id,
             campaign_id=campaign_id,
         )
+
+
+def _reply(message: Message, reason: str) -> str:
+    """What the server had answered, and what came back since: nothing but printed characters, whoever wrote it."""
+    said = " ".join("".join(letter if letter.isprintable() else " " for letter in reason).split())
+    parts = [message.smtp_reply or "", f"came back: {said}" if said else ""]
+    return "; ".join(part for part in parts if part)[:LONGEST_REPLY]
 
 
 def _event(session: Session, code: str, message: Message, now: datetime) -> None:

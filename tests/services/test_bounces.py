@@ -53,7 +53,7 @@ def take(session: Session, settings: Settings, name: str, recipient: str | None 
     said = bounces.take(session, settings, bounce_mail.read(raw(name), recipient), LATER)
     session.commit()
     session.expire_all()
-    return said
+    return said.said
 
 
 def message(session: Session) -> Message:
@@ -234,5 +234,5 @@ def test_the_address_a_server_names_is_enough(session: Session, settings: Settin
 def test_what_names_no_message_of_ours_changes_nothing(
     session: Session, settings: Settings, warned: Member, report: Report
 ) -> None:
-    assert "no message that is known here" in bounces.take(session, settings, report, LATER)
+    assert "no message that is known here" in bounces.take(session, settings, report, LATER).said
     assert session.scalars(select(Case)).one().state == "open"
