@@ -79,7 +79,7 @@ def create_app(settings: Settings | None = None, ports: Ports | None = None) -> 
             clock=given.clock
             or (ShiftedClock(settings.instance_path / "demo-clock") if settings.demo else SystemClock()),
             mailer=given.mailer or SmtpMailer(app),
-            billing=given.billing or LocalBilling(db.engine),
+            billing=given.billing or LocalBilling(db.engine, settings.zone),
             webhooks=given.webhooks or HttpSender(settings.networks),
             mailbox=given.mailbox or (_mailbox(settings) if settings.bounce_imap_server else None),
         )

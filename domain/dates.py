@@ -94,3 +94,29 @@ def keep_until(access_ends: datetime, months: int, zone: tzinfo) -> datetime:
     """
     month = first_of_month(named_day(access_ends, zone))
     return start_of_day(add_months(month, months + 1), zone)
+
+
+MONTHS_OF = {"month": 1, "quarter": 3, "year": 12}
+WEEK = "week"
+INTERVALS = (WEEK, *MONTHS_OF)
+"""How often a membership can be charged."""
+
+
+def following_charge(anchor: datetime, interval: str, after: datetime, zone: tzinfo) -> datetime:
+    """The first charge after an instant of a membership whose charges are counted from ``anchor``.
+
+    On the anchor's day of the month, or on that month's last day where it has none, at the anchor's time of day in the
+    service's time zone: who joined on the 31st pays on 30 June and on 31 July again.
+    """
+    local = anchor.astimezone(zone)
+    step = 0
+    while True:
+        step += 1
+        day = (
+            local.date() + timedelta(days=7 * step)
+            if interval == WEEK
+            else add_months(local.date(), MONTHS_OF[interval] * step)
+        )
+        found = datetime.combine(day, local.time(), tzinfo=zone).astimezone(UTC)
+        if found > after:
+            return found

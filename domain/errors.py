@@ -42,3 +42,22 @@ class BillingTemporary(BillingError):
 
 class BillingPermanent(BillingError):
     """The provider refused for good: an operator is shown the order and what to do."""
+
+
+class BillingRefused(BillingPermanent):
+    """The provider declined, a card for one: another attempt, under a new key, may succeed.
+
+    ``pay_at`` is an address at the provider where the member can pay in another way, where there is one.
+    """
+
+    def __init__(self, text: str, pay_at: str | None = None) -> None:
+        super().__init__(text)
+        self.pay_at = pay_at
+
+
+class BillingUnknown(BillingPermanent):
+    """The provider knows no subscription of this reference."""
+
+
+class BillingGone(BillingPermanent):
+    """The subscription is over at the provider, and what was asked can no longer be done with it."""

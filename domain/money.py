@@ -2,6 +2,7 @@
 
 import re
 from dataclasses import dataclass
+from datetime import datetime, timedelta
 from decimal import Decimal
 
 from domain.errors import BadValue
@@ -43,3 +44,16 @@ def to_minor(amount: str, digits: int) -> int:
 
 def to_decimal(minor: int, digits: int) -> Decimal:
     return Decimal(minor).scaleb(-digits)
+
+
+def pro_rata(minor: int, start: datetime, end: datetime, since: datetime) -> int:
+    """The share of what was paid for a period that falls to its part from ``since`` on, to the minor unit.
+
+    By the time, not by days or months; half a unit goes to the member. All of it for ``since`` at the start or before,
+    nothing at the end or after.
+    """
+    whole = (end - start) // timedelta(microseconds=1)
+    rest = (end - since) // timedelta(microseconds=1)
+    if whole <= 0 or rest <= 0:
+        return 0
+    return (2 * minor * min(rest, whole) + whole) // (2 * whole)

@@ -1,8 +1,8 @@
 """The outside world as this project sees it. Adapters implement these; app.py hands them over."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
 from enum import StrEnum
 from typing import Protocol
@@ -102,18 +102,100 @@ class Mailbox(Protocol):
 
 
 @dataclass(frozen=True, slots=True)
+class Customer:
+    """Whom a provider charges, as far as it tells: what an import makes a member of."""
+
+    ref: str
+    email: str | None = None
+    name: str | None = None
+    locale: str | None = None
+    external_id: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Subscription:
+    """What a provider says of a subscription at this instant. Money in minor units; instants aware.
+
+    ``status`` is one of domain.policy.SubscriptionStatus. ``stopping``: nothing more is charged, and it ends with what
+    is paid. ``next_charge_at`` is None when nothing more is charged.
+    """
+
+    billing_ref: str
+    status: str
+    stopping: bool = False
+    price_minor: int | None = None
+    currency: str | None = None
+    interval: str | None = None
+    plan: str | None = None
+    started_at: datetime | None = None
+    period_start: datetime | None = None
+    paid_through: datetime | None = None
+    next_charge_at: datetime | None = None
+    customer: Customer | None = None
+    stoppable: bool = True
+    """Whether the provider ends it when asked; what an app store or a partner bills only its customer can end there."""
+
+    @property
+    def charges_on(self) -> bool:
+        """Whether money will be taken again unless somebody stops it."""
+        return self.status != "ended" and not self.stopping
+
+
+@dataclass(frozen=True, slots=True)
+class Page:
+    """A part of the provider's subscriptions; ``cursor`` asks for the next one, None: this was the last."""
+
+    subscriptions: tuple[Subscription, ...]
+    cursor: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class Charge:
+    """Money that was taken for a period, and how much of it has gone back."""
+
+    period_start: datetime
+    period_end: datetime | None
+    charged_at: datetime
+    amount_minor: int
+    refunded_minor: int
+    currency: str
+
+
+@dataclass(frozen=True, slots=True)
 class BillingReceipt:
-    """What the provider says it has done: its reference, and the day of the next charge where there is one."""
+    """What the provider says it has done: its reference, and the day of the next charge where there is one.
+
+    ``billing_ref`` is the subscription's new reference where there is a new one. ``read_back`` is what the provider
+    said when asked again after the change; of two receipts it makes no difference.
+    """
 
     reference: str
     next_charge_at: datetime | None = None
+    billing_ref: str | None = None
+    read_back: Subscription | None = field(default=None, compare=False)
 
 
 class Billing(Protocol):
-    """A billing provider. Each call is idempotent by ``key``; a failure is BillingTemporary or BillingPermanent."""
+    """A billing provider. Every call has a timeout of its own; what is written is read back into the receipt.
 
-    def stop(self, billing_ref: str, *, key: str, now: datetime) -> BillingReceipt:
-        """No further charge; access runs to the end of what is paid."""
+    A call that writes is idempotent by ``key``: asked again, also after days, it gives the receipt it gave and does
+    nothing again. What is so already (a stop of what has ended) is a success. A failure is one of the BillingErrors:
+    BillingTemporary when the outcome is unknown or to be had later, BillingRefused when the provider declines (an
+    attempt with a new key may succeed), BillingUnknown for a reference it does not know, BillingGone where the
+    subscription is over and cannot do this any more, any other BillingPermanent where only an operator can help.
+    """
+
+    def read(self, billing_ref: str, *, now: datetime) -> Subscription:
+        """The subscription as it is now; one that has ended is told as ``ended`` for as long as it is known."""
+
+    def list(self, cursor: str | None, *, limit: int, now: datetime) -> Page:
+        """The subscriptions after a cursor, None for the first ones; those that have ended may be missing."""
+
+    def charges(self, billing_ref: str, *, since: datetime) -> Sequence[Charge] | None:
+        """What was charged at ``since`` or later, oldest first; None where the provider does not tell."""
+
+    def stop(self, billing_ref: str, *, key: str, now: datetime, at_once: bool = False) -> BillingReceipt:
+        """No further charge; access runs to the end of what is paid. ``at_once``: it is over now, see refund."""
 
     def undo(self, billing_ref: str, *, key: str, now: datetime) -> BillingReceipt:
         """Take a stop back while the paid period runs: charged again on the same day as before."""
@@ -123,8 +205,13 @@ class Billing(Protocol):
     ) -> BillingReceipt:
         """Start paying again as of ``now``: a new billing date, charged once for the period that starts."""
 
-    def refund(self, billing_ref: str, *, since: datetime, key: str, now: datetime) -> BillingReceipt:
-        """Give back what was charged for periods that start at ``since`` or later."""
+    def refund(
+        self, billing_ref: str, *, since: datetime, key: str, now: datetime, pro_rata: bool = False
+    ) -> BillingReceipt:
+        """Give back what was charged for periods that start at ``since`` or later.
+
+        ``pro_rata``: and of the period that ``since`` falls into, the share that lies after it, see money.pro_rata.
+        """
 
 
 class Outcome(StrEnum):

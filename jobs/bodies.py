@@ -9,7 +9,7 @@ from sqlalchemy.orm import Session
 from domain.dates import month_of
 from jobs import timetable
 from models import for_writing
-from services import billing, campaigns, closing, purging, timekeeping, warning
+from services import billing, books, campaigns, closing, purging, timekeeping, warning
 from services.installation import Installation
 from services.mail import collecting, delivery
 
@@ -55,6 +55,14 @@ def close(context: Context) -> Result:
     closed = closing.close(context.session, context.installation.settings, context.now, context.commit)
     text = f"{closed.lapsed} lapsed, {closed.otherwise} closed otherwise, {closed.rolled} rolled on"
     return Result(f"{text}; waiting for the use feed", finished=False) if closed.waiting_for_feed else Result(text)
+
+
+def charge(context: Context) -> Result:
+    """What falls due in our own books; any other provider charges by itself."""
+    if context.installation.settings.billing != "local":
+        return Result("the provider charges by itself")
+    done = books.charge_due(context.session, context.installation.settings, context.now, context.commit)
+    return Result(f"{done.charges} charges to {done.members} members")
 
 
 def warn_purge(context: Context) -> Result:
@@ -113,6 +121,7 @@ BODIES: dict[str, Callable[[Context], Result]] = {
     timetable.COLLECT: collect_bounces,
     timetable.REMIND: remind,
     timetable.CLOSE: close,
+    timetable.CHARGE: charge,
     timetable.SETTLE: settle_billing,
     timetable.WARN_PURGE: warn_purge,
     timetable.PURGE: purge,

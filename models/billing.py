@@ -1,8 +1,9 @@
 """The outbox of billing orders, and the books of the ``local`` provider."""
 
 from datetime import datetime
+from typing import Any
 
-from sqlalchemy import ForeignKey, Index, String, Text, UniqueConstraint, text
+from sqlalchemy import JSON, ForeignKey, Index, String, Text, UniqueConstraint, text
 from sqlalchemy.orm import Mapped, mapped_column
 
 from domain.lifecycle import OrderKind, OrderState
@@ -36,6 +37,8 @@ class BillingOrder(Base):
     lease_token: Mapped[str | None] = mapped_column(String(32))
     lease_until: Mapped[datetime | None]
     receipt: Mapped[str | None] = mapped_column(String(200))
+    read_back: Mapped[dict[str, Any] | None] = mapped_column(JSON(none_as_null=True))
+    """What the provider said of the subscription when asked again after the change."""
     error: Mapped[str | None] = mapped_column(Text)
     done_at: Mapped[datetime | None]
 
@@ -55,6 +58,14 @@ class LocalSubscription(Base):
     billing_ref: Mapped[str] = mapped_column(String(200), primary_key=True)
     stopped_at: Mapped[datetime | None]
     next_charge_at: Mapped[datetime | None]
+    """Until when it is paid, and when the next charge falls due unless it is stopped."""
+    anchor_at: Mapped[datetime | None]
+    """The charge from which the following ones are counted: its day of the month is theirs."""
+    ended_at: Mapped[datetime | None]
+    """Ended at once, before the end of what had been paid."""
+    price_minor: Mapped[int | None]
+    currency: Mapped[str | None] = mapped_column(String(3))
+    billing_interval: Mapped[str | None] = mapped_column(String(10))
 
 
 class LocalCharge(Base):
@@ -64,10 +75,12 @@ class LocalCharge(Base):
     id: Mapped[Id]
     billing_ref: Mapped[str] = mapped_column(ForeignKey("local_subscription.billing_ref"))
     period_start: Mapped[datetime]
+    period_end: Mapped[datetime | None]
     amount_minor: Mapped[int]
     currency: Mapped[str] = mapped_column(String(3))
     charged_at: Mapped[datetime]
     refunded_at: Mapped[datetime | None]
+    refunded_minor: Mapped[int | None]
 
 
 class LocalCall(Base):

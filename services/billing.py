@@ -8,7 +8,7 @@ another asks again with the same key, and the provider answers what it answered 
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime, timedelta
-from typing import assert_never
+from typing import Any, assert_never
 
 from sqlalchemy import and_, exists, or_, select, update
 from sqlalchemy.orm import Session, aliased
@@ -16,7 +16,7 @@ from sqlalchemy.orm import Session, aliased
 from domain.errors import BillingError, BillingPermanent, BillingTemporary, NotFound, Refused
 from domain.lifecycle import UNFINISHED_ORDERS, MemberStatus, OrderKind, OrderState
 from domain.notices import Kind
-from domain.ports import Billing, BillingReceipt, Clock
+from domain.ports import Billing, BillingReceipt, Clock, Subscription
 from models import BillingOrder, Case, Member, for_writing, insert
 from models.base import random_id
 from services import events, outbox
@@ -24,6 +24,9 @@ from services import events, outbox
 LEASE = timedelta(minutes=10)
 BATCH = 10
 """So many are claimed at once: few enough that a slow provider answers all of them within the lease."""
+
+UNSETTLED = (*UNFINISHED_ORDERS, OrderState.FAILED)
+"""Not on record as done: what such an order was to change may or may not hold at the provider."""
 
 TAKES_A_DAY = timedelta(days=1)
 FIRST_BACKOFF = timedelta(minutes=1)
@@ -188,6 +191,7 @@ def record(session: Session, claimed: Claimed, outcome: BillingReceipt | Billing
         case BillingReceipt():
             code = "billing_done"
             values |= {"state": OrderState.DONE, "receipt": outcome.reference, "error": None, "done_at": now}
+            values |= {"read_back": None if outcome.read_back is None else as_told(outcome.read_back)}
         case BillingTemporary():
             code = "billing_delayed"
             values |= {"state": OrderState.QUEUED, "due_at": now + backoff(claimed.attempts), "error": str(outcome)}
@@ -207,14 +211,17 @@ def record(session: Session, claimed: Claimed, outcome: BillingReceipt | Billing
     )
     if mine is None:
         return False
-    if isinstance(outcome, BillingReceipt) and claimed.kind is OrderKind.RESTART and outcome.next_charge_at:
+    if isinstance(outcome, BillingReceipt) and claimed.kind is OrderKind.RESTART:
         # The period that a return has paid for is the one the next end must not cut short.
-        session.execute(
-            update(Member)
-            .where(Member.id == claimed.member_id, Member.status == MemberStatus.ACTIVE)
-            .values(paid_through=outcome.next_charge_at)
-            .execution_options(synchronize_session=False)
-        )
+        learned = {"paid_through": outcome.next_charge_at, "billing_ref": outcome.billing_ref}
+        news = {name: value for name, value in learned.items() if value is not None}
+        if news:
+            session.execute(
+                update(Member)
+                .where(Member.id == claimed.member_id, Member.status == MemberStatus.ACTIVE)
+                .values(news)
+                .execution_options(synchronize_session=False)
+            )
     if isinstance(outcome, BillingReceipt) and claimed.kind is OrderKind.STOP:
         _refund_if_late(session, claimed, now)
     if code == "billing_failed":
@@ -223,6 +230,21 @@ def record(session: Session, claimed: Claimed, outcome: BillingReceipt | Billing
     if not (code == "billing_delayed" and claimed.attempts > 1):
         events.record(session, code, now, detail=claimed.kind, member_id=claimed.member_id, case_id=claimed.case_id)
     return True
+
+
+def as_told(subscription: Subscription) -> dict[str, Any]:
+    """What a provider says of a subscription, as it is kept with the order and shown as evidence: no personal data."""
+    return {
+        "billing_ref": subscription.billing_ref,
+        "status": str(subscription.status),
+        "stopping": subscription.stopping,
+        "paid_through": _iso(subscription.paid_through),
+        "next_charge_at": _iso(subscription.next_charge_at),
+    }
+
+
+def _iso(instant: datetime | None) -> str | None:
+    return None if instant is None else instant.isoformat()
 
 
 def _refund_if_late(session: Session, claimed: Claimed, now: datetime) -> None:

@@ -13,18 +13,26 @@ from enum import StrEnum
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-from sqlalchemy import FromClause, and_, exists, func, or_, select
+from sqlalchemy import FromClause, and_, func, or_, select
 from sqlalchemy.orm import Session
 
-from domain.dates import add_months, first_of_month, keep_until, local_day, named_day, next_month_end
+from domain.dates import (
+    MONTHS_OF,
+    add_months,
+    first_of_month,
+    following_charge,
+    keep_until,
+    local_day,
+    named_day,
+    next_month_end,
+)
 from domain.lifecycle import Answer, MemberStatus
 from domain.money import Money
 from domain.notices import LAST_CALL_DAYS, LAST_CHANCE_DAYS, REMINDER_DAYS
 from models import Case, Member
 from services.activity import import_activity
 from services.files.reading import Reject
-from services.importing import import_members
-from services.selection import dormant, paying
+from services.selection import dormant
 from settings import Settings
 
 MORNING = time(8, 5)
@@ -40,9 +48,6 @@ class Unused:
 
     members: int
     a_month: Money
-
-
-MONTHS = {"month": 1, "quarter": 3, "year": 12}
 
 
 def unused(session: Session, settings: Settings, now: datetime) -> Unused:
@@ -77,7 +82,7 @@ def _sum(session: Session, chosen: FromClause) -> Unused:
         ).group_by(columns.billing_interval)
     ).all()
     currency = rows[0][3] if rows else None
-    minor = sum(int(amount or 0) // MONTHS.get(interval or "", 1) for interval, _count, amount, _currency in rows)
+    minor = sum(int(amount or 0) // MONTHS_OF.get(interval or "", 1) for interval, _count, amount, _currency in rows)
     return Unused(sum(count for _interval, count, _amount, _currency in rows), Money(minor, currency or "EUR"))
 
 
@@ -141,14 +146,9 @@ def _most_kept_until(session: Session, settings: Settings, now: datetime) -> dat
         if deadline is not None and answer != Answer.KEEP:
             paid = paid_through or deadline
             while answer is None and paid < deadline:
-                paid = _next_charge(paid, "month")
+                paid = following_charge(paid, "month", paid, settings.zone)
             found[keep_until(max(deadline, paid), settings.keep_months, settings.zone)] += 1
     return min(found, key=lambda bound: (-found[bound], bound), default=None)
-
-
-def _next_charge(paid_through: datetime, interval: str | None) -> datetime:
-    following = add_months(paid_through.date(), MONTHS.get(interval or "", 1))
-    return datetime.combine(following, paid_through.timetz())
 
 
 def uses_of_last_night(session: Session, now: datetime) -> list[tuple[str, datetime]]:
@@ -165,34 +165,6 @@ def uses_of_last_night(session: Session, now: datetime) -> list[tuple[str, datet
         )
     )
     return [(external_id, evening) for external_id in rows if external_id is not None]
-
-
-def renew(session: Session, settings: Settings, now: datetime, commit: Callable[[], None]) -> None:
-    """Charge whose paid period is over and tell the programme by a file of members, as the service would every night.
-
-    Nobody is charged for a time after their end: neither who has said that it shall end, nor who is asked and stays
-    silent up to the day of the charge.
-    """
-    ends = exists().where(
-        Case.member_id == Member.id,
-        Case.closed_at.is_(None),
-        or_(Case.answer == Answer.LAPSE, and_(Case.answer.is_(None), Case.deadline_at <= Member.paid_through)),
-    )
-    due = session.execute(
-        select(Member.external_id, Member.email, Member.joined_at, Member.paid_through, Member.billing_interval).where(
-            paying(), Member.paid_through <= now, Member.erase_requested_at.is_(None), ~ends
-        )
-    ).all()
-    session.rollback()
-    rows = []
-    for external_id, email, joined_at, paid_through, interval in due:
-        assert joined_at is not None
-        assert paid_through is not None
-        while paid_through <= now:
-            paid_through = _next_charge(paid_through, interval)
-        rows.append((external_id, email, joined_at.isoformat(), paid_through.isoformat()))
-    with _file(("external_id", "email", "joined_at", "paid_through"), rows) as path:
-        import_members(session, settings, path, now, commit=commit, rejected=must_not_be)
 
 
 def next_morning(session: Session, settings: Settings, now: datetime, to: datetime) -> datetime:

@@ -274,7 +274,9 @@ def _purge_window(session: Session, settings: Settings, due: Any, now: datetime)
     )  # fmt: skip
     change(
         session,
-        update(BillingOrder).where(BillingOrder.member_id.in_(ids)).values(billing_ref=None, receipt=None, error=None),
+        update(BillingOrder)
+        .where(BillingOrder.member_id.in_(ids))
+        .values(billing_ref=None, receipt=None, read_back=None, error=None),
     )
     change(
         session,

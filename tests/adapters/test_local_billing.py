@@ -2,6 +2,7 @@
 
 from datetime import timedelta
 from threading import Barrier, Thread
+from zoneinfo import ZoneInfo
 
 import pytest
 from flask import Flask
@@ -12,8 +13,32 @@ from adapters.billing.local import LocalBilling
 from domain.errors import BillingPermanent, BillingTemporary
 from domain.ports import BillingReceipt
 from models import LocalCall, LocalCharge, LocalSubscription, db
+from tests.adapters.billing_contract import BillingContract
 from tests.conftest import NOW
 from tests.factories import at
+
+
+class LocalWorld:
+    now = NOW
+    refunds = True
+
+    def __init__(self) -> None:
+        self.billing = LocalBilling(db.engine)
+        self._made = 0
+
+    def subscribe(self, *, price_minor: int = 1299, currency: str = "EUR", interval: str = "month") -> str:
+        self._made += 1
+        ref = f"made-{self._made}"
+        self.billing.restart(
+            ref, price_minor=price_minor, currency=currency, interval=interval, key=f"made:{ref}", now=self.now
+        )
+        return ref
+
+
+class TestLocalContract(BillingContract):
+    @pytest.fixture
+    def world(self, app: Flask) -> LocalWorld:
+        return LocalWorld()
 
 
 @pytest.fixture
@@ -98,6 +123,18 @@ def test_a_refund_gives_back_periods_from_then_on_once(books: LocalBilling, sess
     books.refund("m-1", since=at("2026-07-01"), key="refund:1", now=at("2026-08-02"))
     books.refund("m-1", since=at("2026-07-01"), key="refund:2", now=at("2026-08-05"))
     assert [charge.refunded_at for charge in charges(session)] == [None, at("2026-08-02")]
+    assert [charge.refunded_minor for charge in charges(session)] == [None, 1299]
+
+
+def test_the_books_are_kept_in_the_services_time_zone(app: Flask) -> None:
+    """Midnight of 1 October in Berlin is 22:00 UTC of the day before; that of 1 November is 23:00."""
+    berlin = LocalBilling(db.engine, ZoneInfo("Europe/Berlin"))
+    receipt = berlin.restart(
+        "m-1", price_minor=1, currency="EUR", interval="month", key="k", now=at("2026-09-30 22:00")
+    )
+    assert receipt.next_charge_at == at("2026-10-31 23:00")
+    assert receipt.read_back is not None
+    assert receipt.read_back.paid_through == at("2026-10-31 23:00")
 
 
 def test_another_member_is_left_alone(books: LocalBilling, session: Session) -> None:

@@ -201,37 +201,6 @@ def test_past_saved_until_stays_with_this_rounds_members(app: Flask, session: Se
     assert stops(app, session, at("2026-07-01"))["past_keep_until"] == "2027-06-01"
 
 
-def test_who_pays_is_charged_when_the_paid_period_is_over(app: Flask, session: Session) -> None:
-    settings = app.extensions["dormouse"].settings
-    over, deadline = at("2026-06-01 22:00"), at("2026-06-01 20:00")
-    charged = {
-        "monthly": (using(session, external_id="monthly", paid_through=over), at("2026-07-01 22:00")),
-        "yearly": (
-            using(session, external_id="yearly", paid_through=over, billing_interval="year"),
-            at("2027-06-01 22:00"),
-        ),
-        "keeps": (dormant(session, external_id="keeps", paid_through=over), at("2026-07-01 22:00")),
-        "silent": (dormant(session, external_id="silent", paid_through=over), at("2026-07-01 22:00")),
-    }
-    not_charged = {
-        "not yet": (using(session, external_id="not yet", paid_through=at("2026-06-20")), at("2026-06-20")),
-        "ends": (dormant(session, external_id="ends", paid_through=over), over),
-        "over": (dormant(session, external_id="over", paid_through=over), over),
-        "paused": (using(session, external_id="paused", paid_through=over, subscription_status="paused"), over),
-        "lapsed": (lapsed(session, "2027-03-31 22:00", external_id="lapsed", paid_through=over), over),
-    }
-    answered = {"answered_at": NOW, "answered_through": "link"}
-    case_of(session, charged["keeps"][0], answer="keep", deadline_at=deadline, **answered)
-    case_of(session, charged["silent"][0])
-    case_of(session, not_charged["ends"][0], answer="lapse", **answered)
-    case_of(session, not_charged["over"][0], deadline_at=deadline)
-    session.commit()
-    service.renew(session, settings, NOW, session.commit)
-    session.expire_all()
-    found = {member.external_id: member.paid_through for member in session.scalars(select(Member))}
-    assert found == {name: paid for name, (_member, paid) in {**charged, **not_charged}.items()}
-
-
 def person(app: Flask, browser: Browser, role: str, member: Member) -> str:
     """What the first page says of the only one of the cast."""
     path = app.extensions["dormouse"].settings.instance_path / "cast.json"

@@ -43,7 +43,7 @@ def _objects(connection: Connection) -> Catalogue:
 
 
 def _sqlite_tables(connection: Connection) -> Catalogue:
-    """Each table as the set of its lines: SQLite keeps the words of its making, whose order does not matter."""
+    """Each table as the set of its parts: SQLite keeps the words of its making, whose order does not matter."""
     tables = connection.execute(text("SELECT name, sql FROM sqlite_master WHERE type = 'table'")).all()
     inspector = inspect(connection)
     found: Catalogue = {}
@@ -51,13 +51,24 @@ def _sqlite_tables(connection: Connection) -> Catalogue:
         if name in ("alembic_version", "sqlite_sequence"):
             continue
         body = sql[sql.index("(") + 1 : sql.rindex(")")]
-        found[f"table {name}"] = sorted(
-            squeezed(line.strip().rstrip(",")) for line in body.splitlines() if line.strip()
-        )
+        found[f"table {name}"] = sorted(squeezed(part) for part in _parts(body) if part.strip())
         found[f"columns of {name}"] = sorted(
             (column["name"], str(column["type"]), column["nullable"]) for column in inspector.get_columns(name)
         )
     return found
+
+
+def _parts(body: str) -> list[str]:
+    """What commas divide, but for those in brackets or in quotes. A column that was added stands on the last line."""
+    parts, depth, quoted = [""], 0, False
+    for character in body:
+        quoted ^= character == "'"
+        depth += 0 if quoted else (character == "(") - (character == ")")
+        if character == "," and not depth and not quoted:
+            parts.append("")
+        else:
+            parts[-1] += character
+    return parts
 
 
 def squeezed(value: object) -> str:
