@@ -16,7 +16,7 @@ WORKERS ?= 2
 ARGS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test tests faults lint format bench pins messages clean
+.PHONY: help demo test tests faults mutate lint format bench pins messages clean
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -34,6 +34,9 @@ faults: $(DEV) ## Kill, stop and race everything in the long form, and add up wh
 	@rm -f $(FIGURES); DORMOUSE_FAULTS=long DORMOUSE_FAULTS_FIGURES=$(FIGURES) \
 		$(BIN)/python -m pytest -q -n $(WORKERS) --dist worksteal tests/faults $(ARGS)
 	@DORMOUSE_FAULTS_FIGURES=$(FIGURES) $(BIN)/python -m tests.faults.figures
+
+mutate: $(DEV) ## Break the code on purpose, one thing at a time, and see the tests notice; ARGS="lease" does some
+	@WORKERS=$(WORKERS) $(BIN)/python -m tests.faults.mutate $(ARGS)
 
 lint: $(DEV) ## Style, types and who may import whom
 	@$(BIN)/ruff check --quiet .

@@ -6,11 +6,12 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from datetime import timedelta
 from pathlib import Path
 from random import Random
-from threading import Barrier, Event
+from threading import Barrier, Event, get_ident
 
 import pytest
 from flask import Flask
 from sqlalchemy import func, select, text, update
+from sqlalchemy.event import listen, remove
 from sqlalchemy.orm import Session
 
 from domain.errors import Refused
@@ -513,6 +514,39 @@ def test_scenario_42_two_closes_at_once_end_each_membership_once(
     assert Counter(session.scalars(select(Message.kind))) == {"warning": 60, "lapsed": 60}
     assert Counter(session.scalars(select(BillingOrder.kind))) == {"stop": 60}
     assert session.scalar(select(Campaign.state)) == "closed"
+
+
+def test_scenario_18_an_answer_half_done_when_close_begins_is_finished_first(
+    app: Flask, session: Session, settings: Settings, warned: Member
+) -> None:
+    """Everybody locks the member before the case, so the two wait for one another in one order and never in a ring."""
+    case = case_of(session, warned)
+    member_id, case_id = warned.id, case.id
+    session.rollback()
+    half_done, me = Event(), get_ident()
+
+    def pause(_c: object, _cursor: object, statement: str, *_more: object) -> None:
+        if get_ident() == me and statement.startswith("UPDATE member") and not half_done.is_set():
+            half_done.set()
+            if db.engine.dialect.name == "postgresql":
+                eventually(lambda: waits_for_a_lock(app))
+
+    def follow() -> object:
+        assert half_done.wait(60)
+        with app.app_context():
+            return close(settings)(db.session(), db.session.commit)
+
+    listen(db.engine, "before_cursor_execute", pause)
+    try:
+        with ThreadPoolExecutor(1) as threads:
+            other = threads.submit(follow)
+            answer(settings, case_id, Answer.KEEP)(session, session.commit)
+            closed = other.result(60)
+    finally:
+        remove(db.engine, "before_cursor_execute", pause)
+    session.expire_all()
+    assert (session.get_one(Member, member_id).status, session.get_one(Case, case_id).state) == ("active", "kept")
+    assert closed.lapsed == 0  # type: ignore[attr-defined]
 
 
 def test_scenario_18_hundreds_answer_and_use_it_while_close_runs(

@@ -116,7 +116,7 @@ def test_a_later_order_waits_while_an_earlier_one_is_tried_again(session: Sessio
     assert [key for *_, key in provider.asked] == ["a", "c", "a", "b"]
 
 
-def test_what_is_unclear_is_asked_again_with_the_same_key_and_growing_waits(
+def test_scenario_32_what_is_unclear_is_asked_again_with_the_same_key_and_growing_waits(
     session: Session, clock: FrozenClock
 ) -> None:
     put(session, factories.member(session), OrderKind.STOP, "stop:1")
@@ -136,7 +136,7 @@ def test_what_is_unclear_is_asked_again_with_the_same_key_and_growing_waits(
     assert codes == ["billing_delayed", "billing_done"]
 
 
-def test_a_refusal_for_good_waits_for_an_operator_and_is_then_asked_with_a_new_key(
+def test_scenario_32_a_refusal_for_good_waits_for_an_operator_and_is_then_asked_with_a_new_key(
     session: Session, clock: FrozenClock
 ) -> None:
     put(session, factories.member(session), OrderKind.RESTART, "restart:1")

@@ -1,6 +1,7 @@
 """The check-in link: what verifies, and that nothing else does (scenario 27)."""
 
 from pathlib import Path
+from string import ascii_letters, digits
 
 import pytest
 from itsdangerous import URLSafeSerializer
@@ -49,7 +50,8 @@ def test_scenario_27_a_lost_key_or_another_installation_verifies_nothing(plain: 
 def test_every_flipped_character_is_noticed(plain: Settings) -> None:
     token = check_in.token(plain, CASE, 1)
     for place, character in enumerate(token):
-        for other in "AaBbz09-_.":
+        # Of the last character some bits are dropped in decoding, so there every other one has its turn.
+        for other in "AaBbz09-_." if place < len(token) - 1 else f"{ascii_letters}{digits}-_":
             if other != character:
                 assert check_in.read(plain, token[:place] + other + token[place + 1 :]) is None, place
 

@@ -80,7 +80,7 @@ def test_an_unwarned_case_rolls_on_to_a_later_deadline(session: Session, setting
     assert close(session, settings, at("2026-08-01 06:00")).lapsed == 1
 
 
-def test_scenario_17_late_use_reverses_a_silent_lapse(session: Session, settings: Settings) -> None:
+def test_scenario_19_late_use_reverses_a_silent_lapse(session: Session, settings: Settings) -> None:
     member = factories.dormant(session)
     session.commit()
     opened(session, settings, NOW)

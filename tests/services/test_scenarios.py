@@ -582,6 +582,7 @@ def test_scenario_38_a_purge_leaves_nothing_of_the_person(session: Session, sett
     purging.warn_purge(session, settings, at("2027-04-02"))
     session.commit()
     accept_mails(session, settings, at("2027-04-02"))
+    session.execute(update(Message).values(smtp_reply="250 queued for Erika.Mustermann@example.org"))
     assert purge(session, settings, at("2027-05-01")) == 1
     for table in reversed(db.metadata.sorted_tables):
         for row in session.execute(select(table)):
@@ -679,6 +680,24 @@ def test_scenario_41_a_share_of_nothing_or_a_handful_is_no_measure(session: Sess
             factories.using(session)
         factories.live_feed(session, NOW)
         assert breaker.check(session, settings, this, 3, NOW) is None
+
+
+def test_a_round_that_asks_over_a_fiftieth_is_held_and_one_of_a_handful_is_not(make_app: Callable[..., Flask]) -> None:
+    app = make_app(max_dormant_percent=2, hold_min_members=5)
+    with app.app_context():
+        session, settings = db.session(), app.extensions["dormouse"].settings
+        factories.live_feed(session, NOW)
+        for _ in range(5):
+            factories.dormant(session)
+        few = campaigns.draft(session, settings, "2026-06", NOW)
+        assert few.state == "draft", "five of five, but no more than HOLD_MIN_MEMBERS"
+        session.rollback()
+
+        factories.live_feed(session, NOW)
+        for _ in range(6):
+            factories.dormant(session)
+        many = campaigns.draft(session, settings, "2026-06", NOW)
+        assert (many.state, many.hold_reason) == ("held", "too_many")
 
 
 def test_scenario_41_a_half_dead_feed_holds(make_app: Callable[..., Flask]) -> None:
