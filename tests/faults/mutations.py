@@ -142,8 +142,8 @@ MUTATIONS = [
     Mutation(
         "Looking at a sign-in link uses it up",
         "services/magic_links.py",
-        "    link, key = found\n",
-        "    link, key = found\n    link.used_at = now\n    session.commit()\n",
+        "    link, member = found\n    key = member.email_key\n",
+        "    link, member = found\n    key = member.email_key\n    link.used_at = now\n    session.commit()\n",
         "tests/web/test_auth.py::test_scenario_26_opening_a_sign_in_link_consumes_nothing",
     ),
     Mutation(
@@ -218,7 +218,7 @@ MUTATIONS = [
     Mutation(
         "A period is taken that another works on",
         "jobs/runner.py",
-        "where=and_(JobRun.finished_at.is_(None), or_(JobRun.lease_until.is_(None), JobRun.lease_until <= now)),",
+        "                or_(JobRun.lease_until.is_(None), JobRun.lease_until <= now),\n",
         "",
         "tests/faults/test_overlap.py::test_scenario_42_four_schedulers_and_four_senders_do_everything_once",
     ),
