@@ -31,6 +31,9 @@ PAIRS = (5, 15)
 SECONDS = 6.0
 """Pairs are measured until so many seconds are spent, at least and at most so often."""
 
+LONG = (2, 60.0)
+"""Of what takes long so few pairs are enough, once so many seconds are spent: it averages by itself."""
+
 
 @dataclass(slots=True)
 class Report:
@@ -72,7 +75,7 @@ def take_turns(
         if turn or sum(seconds.values()) > SECONDS:
             pairs.append((seconds[ours], seconds[bare]))
             spent += sum(seconds.values())
-        if len(pairs) >= PAIRS[0] and spent > SECONDS:
+        if (len(pairs) >= PAIRS[0] and spent > SECONDS) or (len(pairs) >= LONG[0] and spent > LONG[1]):
             break
     return pairs
 
