@@ -12,7 +12,7 @@ from datetime import date, time, timedelta
 from email.utils import parseaddr
 from ipaddress import IPv4Network, IPv6Network, ip_network
 from pathlib import Path
-from typing import Annotated, Literal, Self
+from typing import Annotated, Literal, NamedTuple, Self
 from urllib.parse import urlsplit
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
@@ -131,6 +131,13 @@ def _named(sender: str, name: str) -> str:
     return f'"{quoted}" <{address}>'
 
 
+class Notice(NamedTuple):
+    """A text of the service's own, and the language it is in."""
+
+    language: str
+    paragraphs: tuple[str, ...]
+
+
 CommaSeparated = Annotated[tuple[str, ...], NoDecode]
 COMMA_SEPARATED = ("exempt_plans", "secret_key_fallbacks", "bounce_webhook_secret", "webhook_networks")
 Line = Annotated[str, AfterValidator(_no_line_break)]
@@ -150,7 +157,10 @@ class Settings(BaseSettings):
 
     service_name: Line = "Dormouse"
     service_timezone: Annotated[str, AfterValidator(_known_zone)] = "UTC"
+    service_url: Annotated[str, AfterValidator(_absolute_url)] | None = None
     default_locale: Literal["en", "de"] = "en"
+    withdrawal_notice_en: str = ""
+    withdrawal_notice_de: str = ""
 
     use_known_since: date | None = None
     never_used_months: int = Field(default=12, ge=1, le=120)
@@ -217,6 +227,15 @@ class Settings(BaseSettings):
         """From when until when notices may go out, each day; None: at any time."""
         opens, dash, closes = self.mail_window.partition("-")
         return (time.fromisoformat(opens), time.fromisoformat(closes)) if dash else None
+
+    def withdrawal_notice(self, language: str) -> "Notice | None":
+        """What is said of the right of withdrawal beside an order; in another language rather than not at all."""
+        texts = {"en": self.withdrawal_notice_en, "de": self.withdrawal_notice_de}
+        for tag in sorted(texts, key=lambda tag: tag != language):
+            lines = texts[tag].replace("\\n", "\n").split("\n")
+            if paragraphs := tuple(line.strip() for line in lines if line.strip()):
+                return Notice(tag, paragraphs)
+        return None
 
     @property
     def policy(self) -> Policy:

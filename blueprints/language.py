@@ -7,8 +7,9 @@ from flask import Flask, Response, g, has_request_context, request, session
 from flask_babel import get_locale
 from flask_login import current_user
 
+from domain.links import masked
 from services.installation import installed
-from services.wording import LANGUAGES, supported
+from services.wording import LANGUAGES, spoken_address, supported
 
 NAMES = {"en": "English", "de": "Deutsch"}
 
@@ -32,7 +33,11 @@ def bare() -> None:
 
 def init_app(app: Flask) -> None:
     app.jinja_env.globals["languages"] = NAMES
-    app.jinja_env.globals["service_name"] = installed_name(app)
+    settings = app.extensions["dormouse"].settings
+    app.jinja_env.globals["service_name"] = settings.service_name
+    app.jinja_env.globals["service_url"] = settings.service_url
+    app.jinja_env.filters["masked"] = masked
+    app.jinja_env.filters["spoken"] = spoken_address
 
     @app.before_request
     def _remember_choice() -> None:
@@ -56,11 +61,6 @@ def init_app(app: Flask) -> None:
             response.headers.setdefault("Content-Language", _language())
             response.vary.update(["Accept-Language", "Cookie"])
         return response
-
-
-def installed_name(app: Flask) -> str:
-    name: str = app.extensions["dormouse"].settings.service_name
-    return name
 
 
 def _language() -> str:

@@ -13,8 +13,10 @@ from services.wording import decision_sentence, price
 from settings import Settings
 
 
-def print_member(member: Member, found: dict[str, Any], settings: Settings, now: datetime) -> None:
-    """Print what ``services.evidence.member_evidence`` found; the locale is the caller's."""
+def print_member(
+    member: Member, found: dict[str, Any], settings: Settings, now: datetime, note: str | None = None
+) -> None:
+    """Print what ``services.evidence`` found, member_evidence and note; the locale is the caller's."""
     zone = settings.zone
     decision = policy.assess(member.facts, settings.policy, now)
     why = decision_sentence(
@@ -63,6 +65,7 @@ def print_member(member: Member, found: dict[str, Any], settings: Settings, now:
                 "answer": case["answer"] or "none",
                 "answered": at(case["answered_at"]),
                 "through": case["answered_through"],
+                "noted by an operator": note,
             }
         )
     _table("Mail", found["messages"], {"kind": str, "state": str, "sent_at": at, "smtp_reply": str}, due_at=at)

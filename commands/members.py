@@ -82,7 +82,7 @@ def show(external_id: str, as_json: bool) -> None:
         echo_json(found)
         return
     with force_locale("en"):
-        print_member(member, found, settings, now)
+        print_member(member, found, settings, now, evidence.note(session, member.id))
 
 
 @group.command("exempt")
@@ -117,6 +117,26 @@ def answer(external_id: str, answer: str, reason: str) -> None:
     else:
         decisions.keep_membership(session, settings, member_id, Through.OPERATOR, now, note)
         said = f"{external_id} keeps the membership"
+    session.commit()
+    click.echo(said)
+
+
+@group.command("void-keep")
+@click.argument("external_id")
+@click.option("--reason", required=True, help="How you know that a machine pressed the button; kept with the case.")
+def void_keep(external_id: str, reason: str) -> None:
+    """Take back a keep that a mail scanner pressed: an end it turned round holds again, else we ask anew."""
+    settings, now, session = installed().settings, installed().clock.now(), db.session()
+    note = _one_line(reason, 500)
+    if not note:
+        raise BadValue("--reason is empty; say how you know that it was a machine")
+    for_writing(session)
+    case = decisions.void_keep(session, settings, _member(external_id).id, note, now)
+    if case.answer == Answer.LAPSE:
+        assert case.deadline_at is not None, "an end has a day"
+        said = f"{external_id} ends with {named_day(case.deadline_at, settings.zone)}, as was answered before"
+    else:
+        said = f"{external_id} is asked anew, by a new mail with a new link"
     session.commit()
     click.echo(said)
 

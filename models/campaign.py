@@ -83,6 +83,7 @@ class Case(Base):
     answered_at: Mapped[datetime | None]
     answered_through: Mapped[str | None] = mapped_column(String(10))
     answer_note: Mapped[str | None] = mapped_column(String(500))
+    """What an operator noted: how the member told them; without an answer, why a keep was taken back."""
     wording_version: Mapped[str | None] = mapped_column(String(20))
     kept_before_at: Mapped[datetime | None]
     """The member's last keep before this case's: what changing the answer to lapse puts back."""

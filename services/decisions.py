@@ -12,11 +12,11 @@ from sqlalchemy.orm import Session
 
 from domain import dates
 from domain.errors import NotFound, Refused
-from domain.lifecycle import Answer, CaseState, MemberStatus, OrderKind, Rule, Through
+from domain.lifecycle import Answer, CampaignState, CaseState, MemberStatus, OrderKind, Rule, Through
 from domain.notices import WORDING_VERSION, Kind
 from domain.policy import SubscriptionStatus
-from models import Case, Member, insert
-from services import billing, cases, events, outbox
+from models import Case, Event, Member, insert
+from services import billing, cases, events, outbox, warning
 from settings import Settings
 
 CAN_STILL_END = (CaseState.WITHDRAWN, CaseState.UNREACHABLE, CaseState.EXEMPTED, CaseState.RETURNED)
@@ -54,7 +54,8 @@ def answer(
     case.answer = wish
     case.answered_at = now
     case.answered_through = through
-    case.answer_note = note
+    if note is not None:
+        case.answer_note = note
     case.wording_version = WORDING_VERSION
     case.generation += 1
     if wish == Answer.KEEP:
@@ -135,6 +136,50 @@ def keep_membership(
     session.flush()
     events.record(session, "kept_unasked", now, detail=through, member_id=member_id)
     return None
+
+
+def void_keep(session: Session, settings: Settings, member_id: int, reason: str, now: datetime) -> Case:
+    """Take back a keep that a machine pressed: an end it turned round holds again, or else the member is asked anew.
+
+    Asked anew as after a change of address: the old link takes no answer, and nothing ends before a new notice was
+    accepted in time, for the receipt has told the member meanwhile that nothing would. Raises NotFound or Refused.
+    """
+    member = cases.lock(session, member_id)
+    if member is None:
+        raise NotFound("There is no such member.")
+    case = cases.live_case(session, member_id)
+    if case is None or case.answer != Answer.KEEP:
+        raise Refused("There is no keep that could be taken back: the member has no live case with this answer.")
+    if case.answered_through != Through.LINK:
+        raise Refused(
+            f"This keep came through {case.answered_through}, not through the link of a mail, so no machine has pressed"
+            " it. Use `flask members answer` for what the member says now."
+        )
+    before = session.scalars(
+        select(Event.code)
+        .where(Event.case_id == case.id, Event.code.in_(["answered_keep", "answered_lapse", "keep_voided"]))
+        .order_by(Event.id.desc())
+        .offset(1)
+        .limit(1)
+    ).one_or_none()
+    events.record(
+        session,
+        "keep_voided",
+        now,
+        member_id=member.id,
+        case_id=case.id,
+        campaign_id=case.campaign_id,
+    )
+    if before == "answered_lapse":
+        return answer(session, settings, case.id, Answer.LAPSE, Through.OPERATOR, now, reason)
+    if case.campaign is not None and case.campaign.state == CampaignState.CANCELLED:
+        raise Refused("Its round was cancelled: the membership continues, and nobody is asked again.")
+    member.last_kept_at = case.kept_before_at
+    case.answer = case.answered_at = case.answered_through = case.wording_version = None
+    case.answer_note = reason
+    session.flush()
+    warning.ask_anew(session, case.id, now)
+    return case
 
 
 def not_mine(session: Session, case_id: int, now: datetime) -> None:

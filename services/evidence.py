@@ -85,6 +85,14 @@ def member_evidence(session: Session, settings: Settings, member: Member, now: d
     }
 
 
+def note(session: Session, member_id: int) -> str | None:
+    """What an operator noted with the live case, or the latest: how a member told them, or why a keep was void."""
+    latest = select(Case.answer_note).where(Case.member_id == member_id)
+    return session.scalar(
+        latest.order_by(Case.closed_at.is_(None).desc(), Case.opened_at.desc(), Case.id.desc()).limit(1)
+    )
+
+
 def state_of(case: Any) -> str:
     """How a case stands: ``open``, ``kept`` or ``lapsing`` once answered, or how it ended."""
     if case.closed_at is None and case.answer is not None:

@@ -102,6 +102,11 @@ class Standing:
     def live(self) -> bool:
         return self.case.closed_at is None
 
+    @property
+    def voided(self) -> bool:
+        """A machine had pressed "keep" and an operator has taken that back: the member is asked anew."""
+        return self.case.answer is None and self.case.answer_note is not None
+
 
 def notice_for(session: Session, settings: Settings, member: Member, now: datetime) -> Notice | None:
     """What banner, page and API show this member; one query.

@@ -1,8 +1,9 @@
 """Reminding, not reminding where that was asked for, and warning again where an address has changed."""
 
 from datetime import datetime, timedelta
+from typing import Any
 
-from sqlalchemy import exists, func, select, update
+from sqlalchemy import ColumnElement, exists, func, select, update
 from sqlalchemy.orm import Session
 
 from domain import dates
@@ -13,6 +14,16 @@ from models import Campaign, Case, Member, Message, change
 from services import campaigns, events, outbox
 from services.cases import facts_hold, lock, lock_members, new_batch
 from settings import Settings
+
+UNASKED: dict[str, Any] = {
+    "address_generation": Case.address_generation + 1,
+    "generation": Case.generation + 1,
+    "warned_at": None,
+    "warned_to": None,
+    # Whoever reads the new notice has declined nothing.
+    "reminders_declined_at": None,
+}
+"""What a case becomes again when it has to be asked anew: its link shows nothing, its warning counts no more."""
 
 
 def remind(session: Session, settings: Settings, now: datetime) -> int:
@@ -91,6 +102,18 @@ def decline_reminders(session: Session, case_id: int, declined: bool, now: datet
     return True
 
 
+def ask_anew(session: Session, case_id: int, now: datetime) -> None:
+    """Whatever was sent of this case counts no more: a new notice with a new link goes out. The member is locked."""
+    this = Case.id == case_id
+    change(session, update(Case).where(this).values(**UNASKED))
+    _warn(session, now, this)
+
+
+def _warn(session: Session, now: datetime, which: ColumnElement[bool]) -> None:
+    opened = select(Campaign.id).where(Campaign.opened_at.is_not(None))
+    campaigns.queue_warnings(session, now, which, Case.campaign_id.in_(opened))
+
+
 def address_changed(session: Session, settings: Settings, now: datetime, member_id: int | None = None) -> int:
     """After an import or an e-mail change: live cases that still write to another address than their member's.
 
@@ -102,25 +125,9 @@ def address_changed(session: Session, settings: Settings, now: datetime, member_
     stale = (Case.closed_at.is_(None), Case.member_id == Member.id, Case.address != Member.email, *one)
     lock_members(session, select(Case.member_id).join(Member, Member.id == Case.member_id).where(*stale))
     batch = new_batch()
-    changed = change(
-        session,
-        update(Case)
-        .where(*stale)
-        .values(
-            address=Member.email,
-            address_generation=Case.address_generation + 1,
-            generation=Case.generation + 1,
-            warned_at=None,
-            warned_to=None,
-            # Whoever reads the new address has declined nothing.
-            reminders_declined_at=None,
-            batch=batch,
-        ),
-    )
-
+    changed = change(session, update(Case).where(*stale).values(address=Member.email, batch=batch, **UNASKED))
     if changed:
         ours = Case.batch == batch
-        opened = select(Campaign.id).where(Campaign.opened_at.is_not(None))
-        campaigns.queue_warnings(session, now, ours, Case.campaign_id.in_(opened))
+        _warn(session, now, ours)
         events.record_all(session, events.of_cases("address_changed", Case.state, now).where(ours))
     return changed

@@ -65,6 +65,7 @@ BAD = [
     ("WEBHOOK_NETWORKS", "10.0.0.1/8"),
     ("BOUNCE_WEBHOOK_SECRET", "whsec_c2hvcnQ="),
     ("BOUNCE_WEBHOOK_SECRET", "whsec_not Base64 at all, however long"),
+    ("SERVICE_URL", "www.lumio.example"),
     ("MAIL_RATE", "-1"),
     ("MAIL_RATE", "nan"),
     ("MAIL_DAILY", "-1"),
@@ -86,6 +87,8 @@ FREE_TEXT = {
     "BOUNCE_IMAP_PASSWORD",
     "MAIL_USERNAME",
     "MAIL_PASSWORD",
+    "WITHDRAWAL_NOTICE_EN",
+    "WITHDRAWAL_NOTICE_DE",
 }
 """Settings of which no value is wrong in itself."""
 

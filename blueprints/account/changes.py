@@ -6,7 +6,7 @@ from werkzeug.wrappers import Response
 
 from blueprints.account.views import blueprint
 from domain.errors import BadValue
-from domain.links import Purpose, masked
+from domain.links import Purpose
 from models import db, for_writing
 from services import magic_links, own_settings, wording
 from services.installation import installed, wake
@@ -76,9 +76,7 @@ def choose_language() -> Response | tuple[str, int]:
 
 
 def _email_page(wanted: str = "", **what_came_of_it: bool) -> str:
-    return render_template(
-        "account/email.html", wanted=wanted, address=masked(current_user.member.email), **what_came_of_it
-    )
+    return render_template("account/email.html", wanted=wanted, member=current_user.member, **what_came_of_it)
 
 
 def _too_late() -> tuple[str, int]:

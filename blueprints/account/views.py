@@ -1,14 +1,18 @@
 """The signed-in pages: what the membership is, how to end it, and whose data it is."""
 
+from datetime import datetime
+
 from flask import Blueprint, redirect, render_template, session, url_for
+from flask_babel import gettext
 from flask_login import current_user, login_required, logout_user
 from werkzeug.wrappers import Response
 
 from blueprints.account.export import page, zipped
 from blueprints.account.history import in_words
 from domain.errors import Refused
-from domain.lifecycle import MemberStatus, Through
-from domain.links import Purpose, masked
+from domain.lifecycle import Answer, MemberStatus, Through
+from domain.links import Purpose
+from domain.policy import SubscriptionStatus
 from models import Member, db, for_writing
 from services import account, decisions, erasure_log, magic_links, purging, wording
 from services.installation import installed, wake
@@ -27,6 +31,7 @@ def show() -> str:
         member=member,
         has_case=current_user.asked,
         spoken=wording.supported(member.locale),
+        next_charge=_next_charge(member, here.clock.now()),
         price=wording.price(member.price_minor, member.currency, member.billing_interval),
         still_access=member.access_ends_at is not None and member.access_ends_at > here.clock.now(),
         library=on_record.library,
@@ -134,7 +139,22 @@ def _erase_page(**what_came_of_it: bool) -> str:
     return render_template(
         "account/erase.html",
         member=member,
-        address=masked(member.email),
         keep_months=wording.count_months(installed().settings.keep_months),
         **what_came_of_it,
+    )
+
+
+def _next_charge(member: Member, now: datetime) -> str | None:
+    """When money is taken next, and how much; None where nothing is known of it."""
+    running = member.status == MemberStatus.ACTIVE and member.subscription_status == SubscriptionStatus.ACTIVE
+    if not running or not member.price_minor or member.currency is None:
+        return None
+    if current_user.asked == Answer.LAPSE:
+        return gettext("none: you have ended your membership")
+    if member.paid_through is None or member.paid_through <= now:
+        return None
+    return gettext(
+        "%(day)s: %(amount)s",
+        day=wording.short_date(member.paid_through, installed().settings.zone),
+        amount=wording.money(member.price_minor, member.currency),
     )

@@ -4,7 +4,7 @@ import re
 
 from flask import g, request, session
 from flask_login import LoginManager, UserMixin, login_user
-from sqlalchemy import exists
+from sqlalchemy import ScalarSelect, func
 from werkzeug.wrappers import Response
 
 from blueprints.auth.paths import to_sign_in
@@ -21,10 +21,11 @@ NAME = re.compile(r"([0-9a-f]{32})\.([0-9]{1,9})", re.ASCII)
 class SignedIn(UserMixin):
     """The signed-in member of this request: ``current_user.member``, as it was when the request began.
 
-    ``asked``: whether it had a live case then. Where there is none, no page has to look for what to say of it.
+    ``asked``: what was answered in the live case it had then, or "open"; None: there was none, and no page has to look
+    for what to say of it.
     """
 
-    def __init__(self, member: Member, *, asked: bool = False) -> None:
+    def __init__(self, member: Member, *, asked: str | None = None) -> None:
         self.member = member
         self.asked = asked
 
@@ -41,7 +42,7 @@ def _load(named: str) -> SignedIn | None:
     public_id, generation = known.groups()
     began = db.session().in_transaction()
     found = db.session.execute(
-        db.select(Member, exists().where(Case.member_id == Member.id, Case.closed_at.is_(None))).where(
+        db.select(Member, _asked()).where(
             Member.public_id == public_id,
             Member.session_generation == int(generation),
             Member.status != MemberStatus.PURGED,
@@ -53,6 +54,11 @@ def _load(named: str) -> SignedIn | None:
             db.session.expunge(found[0])
         db.session.rollback()
     return None if found is None else SignedIn(found[0], asked=found[1])
+
+
+def _asked() -> ScalarSelect[str]:
+    of_theirs = db.select(func.coalesce(Case.answer, "open")).where(Case.member_id == Member.id)
+    return of_theirs.where(Case.closed_at.is_(None)).scalar_subquery()
 
 
 @login_manager.unauthorized_handler

@@ -2,9 +2,10 @@
 
 from collections.abc import Callable
 
-from flask import Blueprint, Response, make_response, render_template, request, session
+from flask import Blueprint, Response, make_response, redirect, render_template, request, session, url_for
 from flask_login import current_user, login_required
 from sqlalchemy import ColumnElement, and_
+from werkzeug.wrappers import Response as AnyResponse
 
 from blueprints.checkin import words
 from blueprints.language import bare
@@ -89,6 +90,17 @@ def change_my_reminders() -> Response:
     return _reminders_changed(_of_member(), _of_member, signed_in=True)
 
 
+@blueprint.get("/check-in/<token>/receipt.<any(txt, html):form>")
+def receipt(token: str, form: str) -> AnyResponse:
+    return _receipt(_of_token(token), form, url_for("checkin.show", token=token))
+
+
+@blueprint.get("/check-in/receipt.<any(txt, html):form>")
+@login_required
+def my_receipt(form: str) -> AnyResponse:
+    return _receipt(_of_member(), form, url_for("checkin.mine"))
+
+
 @blueprint.get("/check-in/<path:token>")
 def broken(token: str) -> Response:
     """What a mail program made of a link: the same general page as for any other that is none."""
@@ -161,6 +173,16 @@ def _reminders_changed(
     return _reminders_page(anew(), signed_in=signed_in, just_changed=True)
 
 
+def _receipt(seen: Standing | None, form: str, page: str) -> AnyResponse:
+    """What was answered and when, and what follows, to keep. Where there is no answer the page says what there is."""
+    if seen is None or not seen.case.answered_at or seen.state not in (State.KEPT, State.LAPSING, State.LAPSED):
+        return redirect(page)
+    response = _render(seen, f"checkin/receipt.{form}", public_url=installed().settings.public_url)
+    response.mimetype = "text/plain" if form == "txt" else "text/html"
+    response.headers["Content-Disposition"] = f'attachment; filename="receipt.{form}"'
+    return response
+
+
 def _may_be_a_machine(seen: Standing) -> bool:
     """Whether this press has to be made once more; the form that asks for it carries a marker that lets it through."""
     here = installed()
@@ -202,7 +224,10 @@ def _render(seen: Standing, template: str, **more: object) -> Response:
     with wording.in_language(locale) as language:
         said = words.of_standing(seen, here.settings, here.clock.now())
         token = (request.view_args or {}).get("token")
-        response = make_response(render_template(template, seen=seen, said=said, token=token, State=State, **more))
+        facts = words.of_receipt(seen, said, here.settings)
+        response = make_response(
+            render_template(template, seen=seen, said=said, receipt_facts=facts, token=token, State=State, **more)
+        )
     response.headers["Content-Language"] = language
     return response
 

@@ -1,12 +1,11 @@
 """The standing of a case in the words and dates its page shows: worded by services/wording.py, put together here."""
 
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, tzinfo
 
 from flask_babel import gettext as _
 
-from domain.lifecycle import Rule
-from domain.links import masked
+from domain.lifecycle import Answer, Rule
 from domain.policy import assess
 from services import wording
 from services.notice import Standing, State
@@ -17,13 +16,17 @@ from settings import Settings
 class Words:
     """What the templates of the check-in page put into sentences; None where there is nothing to say."""
 
-    address: str | None
-    """As shown, and as it is read out."""
-    address_spoken: str | None
     why: str
+    rule: str | None
+    """Whom the programme asks, where it is this case's rule."""
+    joined: str | None
+    last_used: str | None
+    heard: str | None
     price: str
     paid: str | None
     answered: str | None
+    answered_at: str | None
+    """To the minute, for the receipt."""
     used: str | None
     deadline: str
     until: str
@@ -45,12 +48,15 @@ def of_standing(seen: Standing, settings: Settings, now: datetime) -> Words:
         seen.facts.sign_of_life_at is None or member.last_used_at > seen.facts.sign_of_life_at
     )
     return Words(
-        address=None if member.email is None else masked(member.email),
-        address_spoken=None if member.email is None else spoken(member.email),
         why=_why(seen, settings, now),
+        rule=_rule(seen, settings),
+        joined=_day(seen.facts.joined_at, zone),
+        last_used=_day(seen.facts.last_used_at, zone),
+        heard=_day(seen.facts.sign_of_life_at, zone),
         price=wording.price(member.price_minor, member.currency, member.billing_interval),
         paid=_paid(seen, settings, now),
-        answered=None if case.answered_at is None else wording.short_date(case.answered_at, zone),
+        answered=_day(case.answered_at, zone),
+        answered_at=None if case.answered_at is None else wording.date_and_time(case.answered_at, zone),
         used=wording.short_date(member.last_used_at, zone) if used_since and member.last_used_at else None,
         deadline=wording.last_day(seen.deadline, zone),
         until=wording.up_to_and_including(outlook.ends_at, zone),
@@ -63,10 +69,39 @@ def of_standing(seen: Standing, settings: Settings, now: datetime) -> Words:
     )
 
 
-def spoken(email: str) -> str:
-    """A masked address for the ear: screen readers make little of "m…@example.org"."""
-    local, _at, host = email.rpartition("@")
-    return _("an address at %(host)s that begins with %(letter)s", host=host, letter=local[:1])
+def of_receipt(seen: Standing, said: Words, settings: Settings) -> list[tuple[str, str]]:
+    """The facts that a receipt lists: whose membership, what was answered and when."""
+    keep = seen.case.answer == Answer.KEEP
+    rows = [
+        (_("Your answer"), _("Keep my membership") if keep else _("End my membership")),
+        (_("Answered"), said.answered_at),
+        (_("Service"), settings.service_name),
+        (_("Plan"), seen.member.plan),
+        (_("Customer number"), seen.member.external_id),
+        (_("Price"), said.price),
+    ]
+    return [(label, value) for label, value in rows if value]
+
+
+def _day(instant: datetime | None, zone: tzinfo) -> str | None:
+    return None if instant is None else wording.short_date(instant, zone)
+
+
+def _rule(seen: Standing, settings: Settings) -> str | None:
+    match seen.case.rule:
+        case Rule.NEVER_USED:
+            return _(
+                "We ask members who pay and have not used %(service)s once in %(months)s.",
+                service=settings.service_name,
+                months=wording.count_months(settings.never_used_months),
+            )
+        case Rule.STOPPED_USING:
+            return _(
+                "We ask members who pay and have not used %(service)s for %(months)s or more.",
+                service=settings.service_name,
+                months=wording.count_months(settings.stopped_using_months),
+            )
+    return None
 
 
 def _why(seen: Standing, settings: Settings, now: datetime) -> str:

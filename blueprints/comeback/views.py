@@ -8,10 +8,11 @@ from blueprints.language import bare
 from domain.dates import local_day
 from domain.errors import QuoteChanged, Refused
 from domain.lifecycle import MemberStatus, OrderKind
-from domain.links import Purpose, masked
+from domain.links import Purpose
 from models import Member, db, for_writing
 from services import account, check_in, magic_links, returning, scanners, wording
 from services.installation import installed, wake
+from services.links import COME_BACK
 from services.returning import Quote
 
 blueprint = Blueprint("comeback", __name__)
@@ -35,8 +36,9 @@ def order(token: str) -> Response:
 
 
 @blueprint.get("/come-back")
-@login_required
 def mine() -> Response:
+    if not current_user.is_authenticated:
+        return _hello()
     return _page(current_user.member, changed="changed" in request.args)
 
 
@@ -68,7 +70,7 @@ def _ordered(member: Member, token: str | None) -> Response:
     if request.form.get("order") not in ORDERS:
         return _page(member, changed=True, status=400)
     quoted = quoting.read(request.form)
-    if token is not None and _calls_itself_a_machine(member):
+    if token is not None and _may_be_a_machine(member):
         return _page(member, one_step_left=True)
     try:
         if quoted is None or quoted.kind != request.form["order"]:
@@ -93,11 +95,25 @@ def _ordered(member: Member, token: str | None) -> Response:
     return _welcome(db.session.get_one(Member, member.id), ordered)
 
 
-def _calls_itself_a_machine(member: Member) -> bool:
+def _may_be_a_machine(member: Member) -> bool:
+    """Whether this press has to be made once more: one within a minute of the mail, or by what calls itself a bot."""
+    here = installed()
     marker = request.form.get("step", "")
-    if check_in.is_second_step(installed().settings, marker, member.public_id, 0):
+    if check_in.is_second_step(here.settings, marker, member.public_id, 0):
         return False
-    return scanners.calls_itself_one(request.user_agent.string)
+    if scanners.calls_itself_one(request.user_agent.string):
+        return True
+    return scanners.just_mailed(db.session(), here.clock.now(), member_id=member.id, kinds=COME_BACK)
+
+
+def _hello() -> Response:
+    """For whoever comes by memory or by a search: what may be waiting here, and the way to it."""
+    session["next"] = url_for("comeback.mine").removeprefix(request.root_path)
+    months = wording.count_months(installed().settings.keep_months)
+    response = make_response(render_template("comeback/hello.html", keep_months=months))
+    if request.method == "GET":
+        response.headers["X-Robots-Tag"] = "all"
+    return response
 
 
 def _page(member: Member, *, changed: bool = False, one_step_left: bool = False, status: int = 200) -> Response:
@@ -135,10 +151,11 @@ def _render(member: Member, template: str, **more: object) -> Response:
             render_template(
                 template,
                 member=member,
-                address=None if member.email is None else masked(member.email),
                 price=wording.price(member.price_minor, member.currency, member.billing_interval),
                 money=wording.money,
                 day=lambda instant: wording.long_date(instant, zone),
+                short_day=lambda instant: wording.short_date(instant, zone),
+                withdrawal=installed().settings.withdrawal_notice(language),
                 ended_on=None if member.lapsed_at is None else wording.last_day_short(member.lapsed_at, zone),
                 last_day=lambda bound: wording.last_day(bound, zone),
                 **more,

@@ -53,6 +53,8 @@ class Facts:
     answered_at: datetime | None = None
     case_state: str | None = None
     not_mine: bool = False
+    voided: bool = False
+    """A program had pressed "keep", and the receipt said so: the question is put once more."""
     undone: bool = False
     """Whether the end had been carried out, and was taken back afterwards."""
     # The campaign
@@ -95,6 +97,7 @@ class Facts:
                 "answered_at": case.answered_at,
                 "case_state": case.state,
                 "not_mine": case.not_mine_at is not None,
+                "voided": case.answer is None and case.answer_note is not None,
                 # Where nothing had ended, the mail is put into the outbox as the case is closed; else later.
                 "undone": case.closed_at is not None and claimed.created_at > case.closed_at,
             }
@@ -143,6 +146,8 @@ def _for_members(settings: Settings, kind: Kind, facts: Facts, now: datetime) ->
         "answered": worded(wording.date_and_time, facts.answered_at),
         "used": worded(wording.short_date, facts.last_used_at) if used_since else None,
         "undone": facts.undone,
+        "voided": facts.voided,
+        "withdrawal": _withdrawal(settings, kind),
         "returned": worded(wording.date_and_time, facts.returned_at),
         "next_charge": worded(wording.long_date, facts.paid_through)
         if facts.paid_through is not None and facts.paid_through > now
@@ -154,6 +159,11 @@ def _for_members(settings: Settings, kind: Kind, facts: Facts, now: datetime) ->
         **_why(settings, facts, now),
         **_end(settings, facts, now),
     }
+
+
+def _withdrawal(settings: Settings, kind: Kind) -> tuple[str, ...]:
+    found = settings.withdrawal_notice(wording.language()) if kind == Kind.WELCOME_BACK else None
+    return () if found is None else found.paragraphs
 
 
 def _why(settings: Settings, facts: Facts, now: datetime) -> dict[str, Any]:

@@ -8,10 +8,10 @@ from pathlib import Path
 import pytest
 from click.testing import Result
 from flask import Flask
-from sqlalchemy import func, select
+from sqlalchemy import func, select, update
 from sqlalchemy.orm import Session
 
-from models import Member, UseFeed
+from models import Case, Member, UseFeed
 from tests import factories
 
 HEADER = "external_id,email,joined_at,name"
@@ -169,7 +169,18 @@ def test_an_operator_exempts_answers_and_erases(shell: Shell, session: Session) 
     assert (shown["case"]["answer"], shown["case"]["answered_through"]) == ("keep", "operator")
     assert shell("members", "answer", "m-1", "maybe", "--reason", "x").exit_code == 2
     assert shell("members", "answer", "m-1", "keep", "--reason", " ").exit_code == 1
+    session.rollback()
+    refused = shell("members", "void-keep", "m-1", "--reason", "a scanner")
+    assert (refused.exit_code, refused.stdout) == (1, "")
+    assert "came through operator" in refused.stderr
+    session.rollback()
+    session.execute(update(Case).values(answered_through="link"))
+    session.commit()
+    assert shell("members", "void-keep", "m-1", "--reason", " ").exit_code == 1
+    assert "as was answered before" in shell("members", "void-keep", "m-1", "--reason", "a scanner").stdout
+    assert "a scanner" in shell("members", "show", "m-1").stdout
 
+    session.rollback()
     result = shell("members", "erase", "m-1")
     assert result.exit_code == 0, result.output
     assert "m-1" in result.stdout

@@ -85,7 +85,8 @@ def test_what_is_no_address_is_asked_for_again_with_what_was_typed(
     ask(browser, email)
     assert browser.response.status_code == 400
     assert "not a complete e-mail address" in browser.page.text
-    assert browser.page.ids["email"]["aria-describedby"] == "email-wrong"
+    assert browser.page.ids["email"]["aria-describedby"] == "email-wrong email-hint"
+    assert "#email" in browser.page.links
     assert session.scalar(select(func.count()).select_from(MagicLink)) == 0
 
 

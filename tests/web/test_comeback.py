@@ -1,5 +1,6 @@
 """The come-back page: what it shows, what it orders, and what it says where there is nothing to order."""
 
+from collections.abc import Callable
 from datetime import timedelta
 
 import pytest
@@ -8,14 +9,16 @@ from sqlalchemy import func, select
 from sqlalchemy.orm import Session
 
 from domain.links import Purpose
+from domain.notices import Kind
 from models import Event, MagicLink, Member, Message
-from services import magic_links
+from services import magic_links, outbox
+from services.mail.sample import sample
 from settings import Settings
 from tests import factories
 from tests.conftest import NOW
 from tests.doubles import FrozenClock
 from tests.factories import at
-from tests.services.support import kinds_to, orders_of, purge
+from tests.services.support import accept_mails, kinds_to, orders_of, purge
 from tests.web.browser import SITE, Browser
 
 GENERAL = "Let us see what is waiting for you"
@@ -388,6 +391,73 @@ def test_links_that_open_nothing_offer_a_new_one(
     assert browser.page.h1 == GENERAL
 
 
-def test_strangers_are_asked_to_sign_in(browser: Browser) -> None:
+def test_strangers_are_told_what_may_be_waiting_and_led_there(
+    browser: Browser, session: Session, lapsed: Member, clock: FrozenClock
+) -> None:
+    """Who comes by memory or from a search: the page says nothing about anybody, and asks for the mailbox."""
+    browser.open("/programme")
+    assert "/come-back" in browser.page.links
     browser.open("/come-back")
-    assert browser.url.endswith("/sign-in")
+    assert "saved for 10 months" in browser.page.text
+    assert browser.response.headers["X-Robots-Tag"] == "all"
+    browser.press(email="mia@example.org")
+    assert "mail is on its way" in browser.page.text
+    assert lapsed.email is not None
+    token = magic_links.mint(session, Purpose.SIGN_IN, lapsed.id, lapsed.email, KEPT, NOW)
+    session.commit()
+    browser.open(f"/sign-in/{token}")
+    browser.press()
+    assert browser.url.endswith("/come-back")
+    assert browser.page.h1 == "Everything is still here"
+
+
+def test_it_says_when_the_service_was_last_used(browser: Browser, session: Session, url: str, lapsed: Member) -> None:
+    browser.open(url)
+    assert "You have not used Lumio since you joined on 15 January 2025." in browser.page.text
+    change(session, lapsed, last_used_at=at("2025-03-01 20:00"))
+    browser.open(url)
+    assert "You last used Lumio on 1 March 2025." in browser.page.text
+
+
+def test_scenario_26_a_press_within_a_minute_of_the_mail_has_to_be_made_once_more(
+    browser: Browser, session: Session, settings: Settings, url: str, lapsed: Member, clock: FrozenClock
+) -> None:
+    outbox.put(session, kind=Kind.LAST_CHANCE, once_key="last_chance", now=NOW, member=lapsed)
+    session.commit()
+    accept_mails(session, settings, NOW)
+    before = everything(session)
+    browser.open(url)
+    browser.press("order", "restart")
+    assert browser.page.h1 == "Not saved yet: one step left"
+    assert everything(session) == before
+    browser.press("order", "restart")
+    assert browser.page.h1 == "Welcome back"
+
+
+@pytest.mark.parametrize(("language", "shown"), [("en", "Withdraw within 14 days."), ("de", "Binnen 14 Tagen.")])
+def test_the_right_of_withdrawal_is_beside_the_order_and_in_the_mail(
+    make_app: Callable[..., Flask], session: Session, url: str, language: str, shown: str
+) -> None:
+    app = make_app(withdrawal_notice_en="Withdraw within 14 days.\\nTell us.", withdrawal_notice_de="Binnen 14 Tagen.")
+    browser = Browser(app)
+    browser.open(f"{url}?lang={language}")
+    assert shown in browser.page.text
+    assert "withdrawal" in browser.page.ids
+    with app.app_context():
+        mail = sample(app.extensions["dormouse"].settings, Kind.WELCOME_BACK, language, "mia@example.org", NOW)
+    assert shown in mail.text
+
+
+def test_without_a_right_of_withdrawal_nothing_is_said_of_it(browser: Browser, url: str) -> None:
+    browser.open(url)
+    assert "withdrawal" not in browser.page.ids
+
+
+def test_after_the_purge_the_way_leads_to_the_service(
+    make_app: Callable[..., Flask], session: Session, url: str, lapsed: Member
+) -> None:
+    app = make_app(service_url="https://www.lumio.example")
+    change(session, lapsed, status="ended", lapsed_at=None, access_ends_at=None, keep_until=None)
+    browser = Browser(app)
+    browser.open(url)
+    assert "https://www.lumio.example" in browser.page.links

@@ -399,7 +399,11 @@ def test_every_answer_forbids_framing_sniffing_and_code_and_personal_ones_are_ke
             public = "static" in what or "programme.show" in what
             if not public or (browser is signed_in and "static" not in what):
                 assert headers.get("Cache-Control") == "no-store", what
-            if not public:
+            # Who comes back by a search finds the page that asks for the mailbox.
+            found_by_searching = what == "GET comeback.mine" and browser is not signed_in
+            if found_by_searching:
+                assert headers.get("X-Robots-Tag") == "all"
+            elif not public:
                 assert headers.get("X-Robots-Tag") == "noindex", what
             response.close()  # type: ignore[attr-defined]
             seen += 1
