@@ -139,7 +139,7 @@ class Notice(NamedTuple):
 
 
 CommaSeparated = Annotated[tuple[str, ...], NoDecode]
-COMMA_SEPARATED = ("exempt_plans", "secret_key_fallbacks", "bounce_webhook_secret", "webhook_networks")
+COMMA_SEPARATED = ("exempt_plans", "use_types", "secret_key_fallbacks", "bounce_webhook_secret", "webhook_networks")
 Line = Annotated[str, AfterValidator(_no_line_break)]
 Folder = Annotated[str, AfterValidator(_folder)]
 
@@ -174,6 +174,9 @@ class Settings(BaseSettings):
     max_dormant_percent: float = Field(default=2, ge=0, le=100)
     hold_min_members: int = Field(default=25, ge=0)
     use_feed_max_days: int = Field(default=3, ge=1)
+
+    use_types: CommaSeparated = ()
+    api_rate: int = Field(default=6000, ge=0)
 
     scheduler: bool = True
     demo: bool = False

@@ -5,9 +5,9 @@ from flask_login import current_user
 from markupsafe import Markup
 
 from models import db
-from services import wording
 from services.installation import installed
-from services.notice import State, notice_for
+from services.notice import notice_for
+from services.notice_words import in_words
 
 
 def init_app(app: Flask) -> None:
@@ -20,27 +20,7 @@ def membership_notice() -> Markup:
     if request.blueprint == "checkin" or not current_user.is_authenticated or not current_user.asked:
         return Markup("")
     here = installed()
-    settings = here.settings
-    notice = notice_for(db.session(), settings, current_user.member, here.clock.now())
+    notice = notice_for(db.session(), here.settings, current_user.member, here.clock.now())
     if notice is None:
         return Markup("")
-    why = wording.decision_sentence_to_member(
-        notice.rule,
-        service=settings.service_name,
-        joined_at=notice.facts.joined_at,
-        last_used_at=notice.facts.last_used_at,
-        sign_of_life_at=notice.facts.sign_of_life_at,
-        months=notice.facts.months,
-        zone=settings.zone,
-    )
-    return Markup(
-        render_template(
-            "banner.html",
-            notice=notice,
-            why=why,
-            deadline=wording.last_day(notice.deadline, settings.zone),
-            deadline_short=wording.last_day_short(notice.deadline, settings.zone),
-            until=wording.up_to_and_including(notice.deadline, settings.zone),
-            State=State,
-        )
-    )
+    return Markup(render_template("banner.html", words=in_words(notice, here.settings)))

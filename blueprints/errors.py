@@ -1,5 +1,7 @@
 """What a page says when it cannot do what was asked: what happened, and what to do next. Never a traceback.
 
+Programs get the same as problem details (blueprints/problems.py).
+
 Refusals of the use cases get their status here and nowhere else. A failed CSRF check shows the form's own page again:
 a form that posts to the address of its page needs nothing for that, as long as page and POST are two functions.
 """
@@ -15,8 +17,10 @@ from flask_wtf.csrf import CSRFError
 from sqlalchemy.exc import DBAPIError, InterfaceError, OperationalError, SQLAlchemyError
 from sqlalchemy.exc import TimeoutError as NoConnectionFree
 from werkzeug.exceptions import HTTPException, InternalServerError
+from werkzeug.routing import RequestRedirect
 from werkzeug.wrappers import Response
 
+from blueprints import problems
 from blueprints.language import bare
 from domain.errors import BadValue, BillingPermanent, BillingTemporary, DormouseError, NotFound, Refused, TooMany
 from models import db
@@ -89,11 +93,14 @@ def init_app(app: Flask) -> None:
     app.register_error_handler(DormouseError, _refused)
     for unreachable in (OperationalError, InterfaceError, NoConnectionFree):
         app.register_error_handler(unreachable, _no_database)
+    app.before_request(_lead_no_program_astray)
     app.log_exception = _log  # type: ignore[method-assign]
 
 
 def page(status: int) -> Response:
-    """The page for a status, in the design of all others."""
+    """The page for a status, in the design of all others; a program gets a problem instead."""
+    if problems.wanted():
+        return problems.problem(status)
     known = PAGES.get(status) or PAGES[400 if status < 500 else 500]
     return make_response(render_template("errors/error.html", page=known, status=status), status)
 
@@ -103,6 +110,8 @@ def _http(error: HTTPException) -> Response:
         return error.response
     if isinstance(error, InternalServerError):
         _give_up()
+    if problems.wanted():
+        return problems.of_http(error)
     answer = page(error.code or 500)
     for name, value in error.get_headers():
         if name in ("Allow", "Retry-After"):
@@ -112,7 +121,14 @@ def _http(error: HTTPException) -> Response:
 
 def _refused(error: DormouseError) -> Response:
     db.session.rollback()
-    return page(next(status for kind, status in STATUS if isinstance(error, kind)))
+    status = next(status for kind, status in STATUS if isinstance(error, kind))
+    return problems.problem(status, str(error)) if problems.wanted() else page(status)
+
+
+def _lead_no_program_astray() -> Response | None:
+    """Werkzeug would send on whoever doubles a slash, and with a page: to a program that is another address."""
+    elsewhere = isinstance(request.routing_exception, RequestRedirect) and problems.wanted()
+    return problems.problem(404) if elsewhere else None
 
 
 def _not_saved(error: CSRFError) -> Response:

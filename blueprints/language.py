@@ -7,6 +7,7 @@ from flask import Flask, Response, g, has_request_context, request, session
 from flask_babel import get_locale
 from flask_login import current_user
 
+from blueprints import problems
 from domain.links import masked
 from services.installation import installed
 from services.wording import LANGUAGES, spoken_address, supported
@@ -41,6 +42,8 @@ def init_app(app: Flask) -> None:
 
     @app.before_request
     def _remember_choice() -> None:
+        if problems.wanted():
+            return
         # A footer link asks for a language; a form may do so by the same name.
         wanted = request.values.get("lang") if request.method == "POST" else request.args.get("lang")
         if wanted in LANGUAGES:

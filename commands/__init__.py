@@ -20,6 +20,7 @@ COMMANDS = {
     "mail": "commands.mail:group",
     "scheduler": "commands.scheduler:command",
     "operator": "commands.operator:group",
+    "api-key": "commands.api_key:group",
     "backup": "commands.backup:backup",
     "restore": "commands.backup:restore",
     "doctor": "commands.doctor:command",

@@ -45,6 +45,8 @@ def import_(file: Path, through: str | None, source: str, rejects: Path | None) 
                 progress=progress,
             )
         rejected.say()
+    if counts.ignored:
+        click.echo(f"ignored {counts.ignored} of types that are no use (USE_TYPES)")
     say_counts(counts, "updated", "unchanged", "rejected")
 
 

@@ -1,5 +1,6 @@
 """Persistence: typed SQLAlchemy models, one family of tables a file."""
 
+from models.api_key import ApiKey
 from models.base import Base, change, db, for_writing, insert
 from models.billing import BillingOrder, LocalCall, LocalCharge, LocalSubscription
 from models.campaign import Campaign, Case
@@ -11,6 +12,7 @@ from models.message import MailPace, Message
 from models.running import ClockJump, Erasure, JobRun, Operator, UseFeed
 
 __all__ = [
+    "ApiKey",
     "Base",
     "BillingOrder",
     "Campaign",

@@ -3,7 +3,8 @@
 The latest use is kept; but every use counts for a membership that ended before the use was reported (design promise 2).
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -16,20 +17,15 @@ from models import Member, change, for_writing
 from models.base import UTCDateTime
 from services import erasure, returning
 from services.feeds import record_use
-from services.files import cells, columns, reading, staging
-from services.files.member_rows import cleaner_of_ids
+from services.files import cells, reading, staging, use_rows
 from services.files.member_upsert import is_news, stage_news, use_table, wait_for_month_end
-from services.files.reading import Counts, Reject, Unreadable
+from services.files.reading import Counts, Reject
 from settings import Settings
 
-COLUMNS = ("external_id", "used_at")
 BATCH = 30_000
 """Uses are small, and the more of them are recorded at once, the fewer times is one page of members written."""
 STATEMENT = 5_000
 FEED = "activity"
-
-Read = tuple[int, str, str | None, str | None, str | None]
-"""Line, text, external_id, used_at as stored, and the reason where the row cannot be taken."""
 
 
 def import_activity(
@@ -49,23 +45,22 @@ def import_activity(
     ``updated`` counts members whose last use moved, batch by batch; ``unchanged`` the other good rows. Raises BadValue
     for a file that cannot be read or whose columns are wrong.
     """
-    if through is not None and through > now:
-        raise BadValue(f"--through {through.isoformat()} is in the future; a feed is complete up to now at most")
+    _not_ahead(through, now, "--through")
     instants = cells.Instants(settings.zone, now, session.get_bind().dialect.name)
     counts = Counts()
     with reading.opened(path) as file:
         lines = reading.numbered_lines(file, progress)
-        read = _of_json(lines, instants) if reading.is_json(path) else _of_csv(lines, instants)
-        for texts, rows, refused in _batches(read):
+        if reading.is_json(path):
+            read = use_rows.of_records(reading.json_records(lines), instants, settings.use_types, typed=False)
+        else:
+            read = use_rows.of_csv(lines, instants)
+        for batch in _batches(read):
             for_writing(session)
-            counts = counts.plus(_take(session, settings, source, rows, refused, now))
+            counts = counts.plus(_take(session, settings, source, batch, now))
             commit()
-            for line in sorted(refused):
-                external_id, reason = refused[line]
-                rejected(Reject(line, external_id, reason, reading.shown(texts[line])))
-            # The reader holds on to these while it makes the next ones.
-            texts.clear()
-            rows.clear()
+            _tell(batch, rejected)
+            # The reader holds on to it while it makes the next one.
+            batch.clear()
     if through is not None:
         for_writing(session)
         record_use(session, source, complete_through=through)
@@ -73,13 +68,64 @@ def import_activity(
     return counts
 
 
-Row = tuple[int, str, str]
-Refused = dict[int, tuple[str | None, str]]
-
-
-def _take(
-    session: Session, settings: Settings, source: str, rows: list[Row], refused: Refused, now: datetime
+def import_uses(
+    session: Session,
+    settings: Settings,
+    records: Iterable[reading.JsonRecord],
+    now: datetime,
+    *,
+    source: str,
+    through: datetime | None,
+    rejected: Callable[[Reject], None],
 ) -> Counts:
+    """Import events as those of an NDJSON file, in the caller's transaction, which has begun for writing.
+
+    At most ``BATCH`` of them; a record's line is its row, counted from 1. ``ignored`` counts those of types that the
+    operator has not declared as use; without a declaration all are. Raises BadValue for a ``through`` that lies ahead.
+    """
+    _not_ahead(through, now, "through")
+    instants = cells.Instants(settings.zone, now, session.get_bind().dialect.name)
+    counts = Counts()
+    for batch in _batches(use_rows.of_records(iter(records), instants, settings.use_types, typed=True)):
+        counts = counts.plus(_take(session, settings, source, batch, now))
+        _tell(batch, rejected)
+    if through is not None:
+        record_use(session, source, complete_through=through)
+    return counts
+
+
+def _not_ahead(through: datetime | None, now: datetime, called: str) -> None:
+    if through is not None and through > now:
+        raise BadValue(f"{called} {through.isoformat()} is in the future; a feed is complete up to now at most")
+
+
+Row = tuple[int, str, str]
+
+
+@dataclass(slots=True)
+class Batch:
+    """Rows that can be taken, and of all rows their texts and why some cannot."""
+
+    rows: list[Row] = field(default_factory=list)
+    texts: dict[int, str] = field(default_factory=dict)
+    refused: dict[int, tuple[str | None, str]] = field(default_factory=dict)
+    ignored: int = 0
+
+    def clear(self) -> None:
+        for part in (self.rows, self.texts, self.refused):
+            part.clear()
+
+
+def _tell(batch: Batch, rejected: Callable[[Reject], None]) -> None:
+    for line in sorted(batch.refused):
+        external_id, reason = batch.refused[line]
+        rejected(Reject(line, external_id, reason, reading.shown(batch.texts[line])))
+
+
+def _take(session: Session, settings: Settings, source: str, batch: Batch, now: datetime) -> Counts:
+    rows, refused = batch.rows, batch.refused
+    if not rows:
+        return Counts(rejected=len(refused), ignored=batch.ignored)
     incoming = staging.temporary(
         "incoming_activity",
         [("line", BigInteger()), ("external_id", Member.__table__.c.external_id.type), ("used_at", UTCDateTime())],
@@ -90,7 +136,7 @@ def _take(
             wait_for_month_end(session, incoming)
             glance = _glance(session, incoming)
             if glance.unknown:
-                _refuse_unknown(session, settings, incoming, refused)
+                _refuse_unknown(session, settings, incoming, batch)
             if glance.news:
                 stage_news(session, incoming, incoming.c.used_at, uses)
             updated = _record(session, incoming, rows)
@@ -99,7 +145,7 @@ def _take(
         if glance.news:
             returning.reverse_for_use(session, settings, select(uses), now)
     session.expire_all()
-    return Counts(0, updated, len(rows) - glance.unknown - updated, len(refused))
+    return Counts(0, updated, len(rows) - glance.unknown - updated, len(refused), batch.ignored)
 
 
 def _glance(session: Session, incoming: Table) -> Any:
@@ -114,7 +160,7 @@ def _glance(session: Session, incoming: Table) -> Any:
     ).one()
 
 
-def _refuse_unknown(session: Session, settings: Settings, incoming: Table, refused: Refused) -> None:
+def _refuse_unknown(session: Session, settings: Settings, incoming: Table, batch: Batch) -> None:
     joined = incoming.outerjoin(Member, Member.external_id == incoming.c.external_id)
     found = select(incoming.c.line, incoming.c.external_id).select_from(joined).where(Member.id.is_(None))
     unknown = session.execute(found).all()
@@ -123,7 +169,7 @@ def _refuse_unknown(session: Session, settings: Settings, incoming: Table, refus
     for line, external_id in unknown:
         at = purged.get(external_id)
         reason = "external_id is no member's" if at is None else erasure.was_erased(at, settings)
-        refused[line] = (external_id, reason)
+        batch.refused[line] = (external_id, reason)
 
 
 def _record(session: Session, incoming: Table, rows: list[Row]) -> int:
@@ -162,66 +208,18 @@ def _record_some(session: Session, latest: Select[Any]) -> int:
     )
 
 
-# Reading
-
-
-def _batches(read: Iterator[Read]) -> Iterator[tuple[dict[int, str], list[Row], Refused]]:
-    texts: dict[int, str] = {}
-    rows: list[Row] = []
-    refused: Refused = {}
+def _batches(read: Iterator[use_rows.Read]) -> Iterator[Batch]:
+    batch = Batch()
     for line, text, external_id, used_at, reason in read:
-        texts[line] = text
-        if external_id is None or used_at is None:
-            refused[line] = (external_id, reason or "the row cannot be read")
+        batch.texts[line] = text
+        if external_id is not None and used_at is not None:
+            batch.rows.append((line, external_id, used_at))
+        elif reason is None:
+            batch.ignored += 1
         else:
-            rows.append((line, external_id, used_at))
-        if len(texts) == BATCH:
-            yield texts, rows, refused
-            texts, rows, refused = {}, [], {}
-    if texts:
-        yield texts, rows, refused
-
-
-def _of_csv(lines: reading.Numbered, instants: cells.Instants) -> Iterator[Read]:
-    header, delimiter = reading.csv_header(lines, COLUMNS)
-    found = columns.resolve(header, COLUMNS, {}, ignore_unknown=False)
-    for name in COLUMNS:
-        if name not in found:
-            raise BadValue(f"the column {name} is missing; required are {', '.join(COLUMNS)}")
-    id_at, used_at = found.index("external_id"), found.index("used_at")
-    clean = _cleaner(instants)
-    for line, text, row in reading.csv_records(lines, delimiter, len(found)):
-        if isinstance(row, Unreadable):
-            yield line, text, None, None, row.reason
-        else:
-            yield line, text, *clean(row[id_at], row[used_at])
-
-
-def _of_json(lines: reading.Numbered, instants: cells.Instants) -> Iterator[Read]:
-    clean = _cleaner(instants)
-    for line, text, record in reading.json_records(lines):
-        if isinstance(record, Unreadable):
-            yield line, text, None, None, record.reason
-            continue
-        external_id, used_at = record.get("external_id"), record.get("used_at")
-        if isinstance(external_id, str) and isinstance(used_at, str):
-            yield line, text, *clean(external_id, used_at)
-        else:
-            yield line, text, None, None, 'external_id and used_at must both be there as text, such as "2026-05-30"'
-
-
-def _cleaner(instants: cells.Instants) -> Callable[[str, str], tuple[str | None, str | None, str | None]]:
-    clean_id, clean_instant = cleaner_of_ids(), instants.cleaner("used_at")
-
-    def clean(external_id: str, used_at: str) -> tuple[str | None, str | None, str | None]:
-        found = None
-        try:
-            found = clean_id(external_id)
-            used = clean_instant(used_at)
-        except BadValue as error:
-            return found, None, str(error)
-        if found is None:
-            return None, None, "external_id is empty"
-        return found, used, None if used else "used_at is empty"
-
-    return clean
+            batch.refused[line] = (external_id, reason)
+        if len(batch.texts) == BATCH:
+            yield batch
+            batch = Batch()
+    if batch.texts:
+        yield batch

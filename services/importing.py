@@ -4,7 +4,7 @@ A bad row is reported and stops nothing; a bad header stops everything before th
 (a new address, a late use, somebody paid for again) follows in its transaction.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
@@ -81,21 +81,52 @@ def import_members(
     with reading.opened(path) as file, staging.Seen() as seen:
         for batch in _batches(member_file.read(path, file, options.naming, rows, progress)):
             without_id += len(batch.texts) - len(batch.ids)
-            repeated = seen.add(batch.ids)
-            for external_id, line in batch.ids if repeated else ():
-                if line in repeated:
-                    reason = f"external_id is already on line {repeated[line]} of this file"
-                    batch.refused.setdefault(line, Refusal(reason, external_id))
+            _refuse_repeated(batch, seen, "on line {} of this file")
             for_writing(session)
             counts = counts.plus(importer.take(batch))
             commit()
-            for line in sorted(batch.refused):
-                refusal = batch.refused[line]
-                rejected(Reject(line, refusal.external_id, refusal.reason, reading.shown(batch.texts[line])))
+            _tell(batch, rejected)
             batch.clear()
         if not options.complete:
             return Imported(counts)
         return _end_absent(session, settings, seen, counts, without_id, now, commit)
+
+
+def import_records(
+    session: Session,
+    settings: Settings,
+    records: Iterable[reading.JsonRecord],
+    now: datetime,
+    *,
+    rejected: Callable[[Reject], None],
+) -> Counts:
+    """Import objects as those of an NDJSON file, in the caller's transaction, which has begun for writing.
+
+    At most ``staging.BATCH`` of them; a record's line is its row, counted from 1. An unknown name rejects its row.
+    """
+    importer = _Importer(session, settings, now, Options())
+    rows = Rows(settings, now, session.get_bind().dialect.name)
+    counts = Counts()
+    with staging.Seen() as seen:
+        for batch in _batches(member_file.of_records(iter(records), Naming(), rows, headed=False)):
+            _refuse_repeated(batch, seen, "in row {}")
+            counts = counts.plus(importer.take(batch))
+            _tell(batch, rejected)
+    return counts
+
+
+def _refuse_repeated(batch: Batch, seen: staging.Seen, where: str) -> None:
+    repeated = seen.add(batch.ids)
+    for external_id, line in batch.ids if repeated else ():
+        if line in repeated:
+            reason = f"external_id is already {where.format(repeated[line])}"
+            batch.refused.setdefault(line, Refusal(reason, external_id))
+
+
+def _tell(batch: Batch, rejected: Callable[[Reject], None]) -> None:
+    for line in sorted(batch.refused):
+        refusal = batch.refused[line]
+        rejected(Reject(line, refusal.external_id, refusal.reason, reading.shown(batch.texts[line])))
 
 
 def _batches(read: Iterator[member_file.Read]) -> Iterator[Batch]:

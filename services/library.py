@@ -11,7 +11,7 @@ from typing import Any
 from sqlalchemy import delete, insert, select
 from sqlalchemy.orm import Session
 
-from domain.errors import BadValue
+from domain.errors import BadValue, Refused
 from domain.lifecycle import MemberStatus
 from models import ListItem, Member, Profile, SavedList, for_writing
 from services.files import cells, library_line, reading, staging
@@ -118,14 +118,27 @@ def import_libraries(
     return counts
 
 
-Refused = dict[int, tuple[str | None, str]]
+def replace(session: Session, settings: Settings, record: dict[str, Any], now: datetime) -> bool:
+    """Replace the library of the one member whom a library line names, in the caller's transaction.
+
+    True: there was none before. Raises BadValue for what is no library line, Refused with the reason a line would get.
+    """
+    line = library_line.read_line(record, cells.Instants(settings.zone, now, session.get_bind().dialect.name))
+    refused: Rejected = {}
+    created, _ = _replace(session, {1: line}, refused)
+    for _, reason in refused.values():
+        raise Refused(reason)
+    return created == 1
+
+
+Rejected = dict[int, tuple[str | None, str]]
 
 
 class _Batch:
     def __init__(self) -> None:
         self.lines: dict[int, Line] = {}
         self.texts: dict[int, str] = {}
-        self.refused: Refused = {}
+        self.refused: Rejected = {}
         self.weight = 0
 
 
@@ -154,7 +167,7 @@ def _batches(records: Iterator[reading.JsonRecord], instants: cells.Instants, se
         yield batch
 
 
-def _replace(session: Session, lines: dict[int, Line], refused: Refused) -> tuple[int, int]:
+def _replace(session: Session, lines: dict[int, Line], refused: Rejected) -> tuple[int, int]:
     """Replace the libraries of a batch; adds to ``refused`` what is nobody's or must stay. New ones, replaced ones."""
     wanted = [line.external_id for line in lines.values()]
     found = session.execute(

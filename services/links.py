@@ -34,8 +34,7 @@ def for_message(
     """The absolute link of this message, or None for a mail that needs none."""
     kind = Kind(message.kind)
     if kind in CHECK_IN and case is not None:
-        token = check_in.token(settings, case.public_id, case.address_generation)
-        return f"{settings.public_url}/check-in/{token}"
+        return to_check_in(settings, case.public_id, case.address_generation)
     if kind in COME_BACK and member is not None and member.keep_until is not None and member.email is not None:
         # The member's row decides how long one can come back; the link must not be over before that.
         expires_at = max(member.keep_until, now) + OPEN_BEYOND_KEEP_UNTIL
@@ -47,3 +46,8 @@ def for_message(
     if kind is Kind.END_UNCLEAR:
         return f"{settings.public_url}/end-membership"
     return None
+
+
+def to_check_in(settings: Settings, public_id: str, address_generation: int) -> str:
+    """Where a case is answered: for its mails, and for whoever shows its notice elsewhere."""
+    return f"{settings.public_url}/check-in/{check_in.token(settings, public_id, address_generation)}"

@@ -10,7 +10,7 @@ from datetime import date, datetime
 from enum import StrEnum
 from typing import Any
 
-from sqlalchemy import ColumnElement, Row, exists, select
+from sqlalchemy import ColumnElement, Row, and_, exists, select
 from sqlalchemy.orm import Session, aliased
 
 from domain import dates
@@ -70,6 +70,10 @@ class Notice:
     state: State
     ends_by_silence: bool
     """Whether no answer means the end (ON_SILENCE)."""
+    locale: str | None
+    """The member's language."""
+    case: tuple[str, int]
+    """What its check-in link is made for: the case's public_id and the generation of its address."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,7 +118,26 @@ def notice_for(session: Session, settings: Settings, member: Member, now: dateti
     A silent case is shown while its campaign is open and the facts it rests on still hold; an answered one while it is
     live. A member's own end is honoured whatever becomes of the campaign, so that stays in sight when it is held.
     """
-    row = session.execute(_cases(settings).where(Case.member_id == member.id, Case.closed_at.is_(None))).one_or_none()
+    return _notice(session, settings, Case.member_id == member.id, now)
+
+
+def notice_by_id(session: Session, settings: Settings, external_id: str, now: datetime) -> tuple[bool, Notice | None]:
+    """The same for whoever has this id at the service; False where nobody has.
+
+    Nearly always there is nothing to show, which one look at two indexes tells.
+    """
+    found = session.execute(
+        select(Member.id, Case.id)
+        .outerjoin(Case, and_(Case.member_id == Member.id, Case.closed_at.is_(None)))
+        .where(Member.external_id == external_id, Member.erase_requested_at.is_(None))
+    ).one_or_none()
+    if found is None or found[1] is None:
+        return found is not None, None
+    return True, _notice(session, settings, Case.id == found[1], now)
+
+
+def _notice(session: Session, settings: Settings, which: ColumnElement[bool], now: datetime) -> Notice | None:
+    row = session.execute(_cases(settings).where(which, Case.closed_at.is_(None))).one_or_none()
     if row is None:
         return None
     seen = _standing(row, settings, now)
@@ -122,7 +145,7 @@ def notice_for(session: Session, settings: Settings, member: Member, now: dateti
     shown = seen.state is State.LAPSING or (campaign_open and seen.state in (State.OPEN, State.KEPT))
     if not shown:
         return None
-    case = seen.case
+    case, member = seen.case, seen.member
     return Notice(
         rule=Rule(case.rule),
         facts=seen.facts,
@@ -132,6 +155,8 @@ def notice_for(session: Session, settings: Settings, member: Member, now: dateti
         answer=None if case.answer is None else Answer(case.answer),
         state=seen.state,
         ends_by_silence=seen.ends_by_silence,
+        locale=member.locale,
+        case=(case.public_id, case.address_generation),
     )
 
 

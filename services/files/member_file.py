@@ -9,7 +9,7 @@ from typing import Any
 from domain.errors import BadValue
 from services.files import columns, reading
 from services.files.member_rows import COLUMNS, Row, Rows, check_columns, cleaner_of_ids
-from services.files.reading import Numbered, Unreadable
+from services.files.reading import JsonRecord, Numbered, Unreadable
 
 LAYOUTS = 1_000
 
@@ -41,7 +41,9 @@ Read = tuple[int, str, Names, "Row | Refusal"]
 def read(path: Path, file: BufferedReader, naming: Naming, rows: Rows, progress: reading.Progress) -> Iterator[Read]:
     """The rows of a CSV or NDJSON file. Raises BadValue, before the first row, where the columns are wrong."""
     lines = reading.numbered_lines(file, progress)
-    return _of_json(lines, naming, rows) if reading.is_json(path) else _of_csv(lines, naming, rows)
+    if reading.is_json(path):
+        return of_records(reading.json_records(lines), naming, rows, headed=True)
+    return _of_csv(lines, naming, rows)
 
 
 def _of_csv(lines: Numbered, naming: Naming, rows: Rows) -> Iterator[Read]:
@@ -57,14 +59,14 @@ def _of_csv(lines: Numbered, naming: Naming, rows: Rows) -> Iterator[Read]:
             yield line, text, names, _made(make, line, cells, at)
 
 
-def _of_json(lines: Numbered, naming: Naming, rows: Rows) -> Iterator[Read]:
-    """Lines may have different names: a name that a line lacks leaves that value as it is.
+def of_records(records: Iterator[JsonRecord], naming: Naming, rows: Rows, *, headed: bool) -> Iterator[Read]:
+    """Objects may have different names: a name that one lacks leaves that value as it is.
 
-    The first line stands for the header: a name in it that is unknown is wrong in all lines, and nothing is imported.
+    ``headed``: the first stands for a header, a name in it that is unknown is wrong in all, and nothing is imported.
     """
     layouts: dict[Names, tuple[Names, Callable[[int, Sequence[str]], Row], int]] = {}
-    first = True
-    for line, text, record in reading.json_records(lines):
+    first = headed
+    for line, text, record in records:
         if isinstance(record, Unreadable):
             yield line, text, (), Refusal(record.reason)
             continue

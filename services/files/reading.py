@@ -46,6 +46,8 @@ class Counts:
     updated: int = 0
     unchanged: int = 0
     rejected: int = 0
+    ignored: int = 0
+    """Events that are no use, see USE_TYPES."""
 
     def plus(self, other: "Counts") -> "Counts":
         return Counts(
@@ -53,6 +55,7 @@ class Counts:
             self.updated + other.updated,
             self.unchanged + other.unchanged,
             self.rejected + other.rejected,
+            self.ignored + other.ignored,
         )
 
 

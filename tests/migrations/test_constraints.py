@@ -22,6 +22,14 @@ PLAUSIBLE: dict[str, dict[str, Any]] = {
     "message": {"once_key": "k", "kind": "warning", "priority": 5, "created_at": NOW, "due_at": NOW},
     "billing_order": {"key": "k", "member_id": 1, "kind": "stop", "created_at": NOW, "due_at": NOW},
     "mail_pace": {"id": 1},
+    "api_key": {
+        "prefix": "p",
+        "digest": "d",
+        "name": "n",
+        "scopes": [],
+        "created_at": NOW,
+        "expires_at": LATER,
+    },
     "magic_link": {"purpose": "sign_in", "address_digest": "d", "created_at": NOW, "expires_at": LATER},
 }
 """Rows the database takes, on which each violation changes as little as it can."""
@@ -83,6 +91,8 @@ VIOLATIONS: list[tuple[str, str, dict[str, Any]]] = [
     ("billing_order", "ck_billing_order_state", {"state": "lost"}),
     ("mail_pace", "ck_mail_pace_one_row", {"id": 2}),
     ("magic_link", "ck_magic_link_purpose", {"purpose": "login"}),
+    ("api_key", "ck_api_key_expires_later", {"expires_at": NOW}),
+    ("api_key", "ck_api_key_taken_counts", {"taken": -1}),
 ]
 
 ACCEPTED: list[tuple[str, dict[str, Any]]] = [
@@ -178,6 +188,7 @@ ONCE: list[tuple[str, dict[str, Any]]] = [
     ("profile", {"member_id": 1, "position": 0, "name": "Mia", "settings": {}}),
     ("erasure", {"digest": "d", "purged_at": NOW}),
     ("job_run", {"job": "close", "period": "2026-06"}),
+    ("api_key", {}),
     ("use_feed", {"source": "plays"}),
     ("local_call", {"key": "k", "reference": "r", "called_at": NOW}),
 ]

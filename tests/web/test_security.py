@@ -24,8 +24,8 @@ from tests.doubles import FrozenClock, SmtpCatcher
 from tests.web.browser import Browser, Page
 from tests.web.everywhere import LATER, Cast, addresses, cast, contents
 
-SIGNED = frozenset({"hooks.mail"})
-"""Endpoints that take a POST without a token: their callers are machines, known by the signature of what they send."""
+SIGNED = frozenset({"hooks.mail", "api.put_members", "api.post_activity"})
+"""Endpoints that take a POST without a token: their callers are machines, known by a signature or by a key."""
 
 
 @pytest.fixture
@@ -396,14 +396,14 @@ def test_every_answer_forbids_framing_sniffing_and_code_and_personal_ones_are_ke
             for name, value in ALWAYS.items():
                 assert headers.get(name) == value, (what, name)
             assert "unsafe" not in headers["Content-Security-Policy"]
-            public = "static" in what or "programme.show" in what
-            if not public or (browser is signed_in and "static" not in what):
+            for_everybody = "static" in what or "api.document" in what
+            if not for_everybody and ("programme.show" not in what or browser is signed_in):
                 assert headers.get("Cache-Control") == "no-store", what
             # Who comes back by a search finds the page that asks for the mailbox.
             found_by_searching = what == "GET comeback.mine" and browser is not signed_in
             if found_by_searching:
                 assert headers.get("X-Robots-Tag") == "all"
-            elif not public:
+            elif not ("static" in what or "programme.show" in what):
                 assert headers.get("X-Robots-Tag") == "noindex", what
             response.close()  # type: ignore[attr-defined]
             seen += 1
