@@ -113,6 +113,17 @@ def _webhook_keys(values: tuple[str, ...]) -> tuple[str, ...]:
     return values
 
 
+def _hook_url(url: str) -> str:
+    try:
+        parts = urlsplit(url)
+        usable = parts.scheme in ("http", "https") and parts.hostname and parts.port != 0
+    except ValueError:
+        usable = False
+    if not usable or parts.fragment or "@" in parts.netloc or not url.isprintable() or " " in url:
+        raise ValueError("write it like https://service.example.org/hooks/membership, without a name or password")
+    return url
+
+
 def _networks(values: tuple[str, ...]) -> tuple[str, ...]:
     for value in values:
         try:
@@ -139,7 +150,14 @@ class Notice(NamedTuple):
 
 
 CommaSeparated = Annotated[tuple[str, ...], NoDecode]
-COMMA_SEPARATED = ("exempt_plans", "use_types", "secret_key_fallbacks", "bounce_webhook_secret", "webhook_networks")
+COMMA_SEPARATED = (
+    "exempt_plans",
+    "use_types",
+    "secret_key_fallbacks",
+    "bounce_webhook_secret",
+    "events_secret",
+    "webhook_networks",
+)
 Line = Annotated[str, AfterValidator(_no_line_break)]
 Folder = Annotated[str, AfterValidator(_folder)]
 
@@ -204,6 +222,8 @@ class Settings(BaseSettings):
 
     billing: Literal["local"] = "local"
 
+    events_url: Annotated[str, AfterValidator(_hook_url)] | None = None
+    events_secret: Annotated[CommaSeparated, AfterValidator(_webhook_keys)] = ()
     webhook_networks: Annotated[CommaSeparated, AfterValidator(_networks)] = ()
 
     @model_validator(mode="before")
@@ -219,6 +239,8 @@ class Settings(BaseSettings):
             raise ValueError("BOUNCE_IMAP_ASIDE must be another folder than BOUNCE_IMAP_FOLDER")
         if "@" not in self.mail_default_sender:
             raise ValueError("MAIL_DEFAULT_SENDER is no address; write it like membership@example.org")
+        if self.events_url and not self.events_secret:
+            raise ValueError("EVENTS_SECRET is not set: without it nobody could tell our events from made-up ones")
         return self
 
     @property

@@ -16,6 +16,7 @@ COMMANDS = {
     "library": "commands.library:group",
     "campaign": "commands.campaign:group",
     "billing": "commands.billing:group",
+    "events": "commands.events:group",
     "jobs": "commands.jobs:group",
     "mail": "commands.mail:group",
     "scheduler": "commands.scheduler:command",

@@ -23,6 +23,7 @@ from domain.lifecycle import CampaignState
 from models import Campaign, UseFeed, db
 from services import billing, breaker, reports, timekeeping
 from services.installation import Installation
+from services.outgoing import desk
 from settings import Settings, SettingsError, load
 
 SMTP_TIMEOUT = 10
@@ -68,7 +69,7 @@ def findings() -> Iterator[Finding]:
     yield from database
     if not all(finding.ok for finding in database):
         return
-    for look in (_clock, _use_feed, _known_since, _campaigns, _billing, _jobs):
+    for look in (_clock, _use_feed, _known_since, _campaigns, _billing, _events, _jobs):
         yield from look(settings, now)
 
 
@@ -196,6 +197,25 @@ def _billing(settings: Settings, now: datetime) -> Iterator[Finding]:
     failed = len(billing.failed_orders(db.session()))
     if failed:
         yield Finding("billing", False, f"{failed} orders were refused by the provider: see `flask billing list`")
+
+
+def _events(settings: Settings, now: datetime) -> Iterator[Finding]:
+    found = desk.standing(db.session(), now)
+    if found is None:
+        return
+    zone, see = settings.zone, "see `flask events list`"
+    if found.refused_at is not None:
+        said = f"the service answered 410 on {instant(found.refused_at, zone)} and is told nothing more"
+        yield Finding("events", False, f"{said}: `flask events resume` when it wants them again")
+    elif found.failing_since is not None:
+        since = instant(found.failing_since, zone)
+        yield Finding("events", False, f"nobody answers at EVENTS_URL since {since}; {found.waiting} events wait")
+    else:
+        yield Finding("events", True, f"{found.waiting} events wait to be sent")
+    if found.failed:
+        yield Finding("events", False, f"{found.failed} were given up: {see}, then `flask events replay --failed`")
+    if found.unacknowledged:
+        yield Finding("events", False, f"{found.unacknowledged} were received and not acknowledged: {see}")
 
 
 def _jobs(settings: Settings, now: datetime) -> Iterator[Finding]:

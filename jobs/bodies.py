@@ -12,6 +12,7 @@ from models import for_writing
 from services import billing, books, campaigns, closing, purging, timekeeping, warning
 from services.installation import Installation
 from services.mail import collecting, delivery
+from services.outgoing import desk, sending
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,6 +74,8 @@ def warn_purge(context: Context) -> Result:
 
 def purge(context: Context) -> Result:
     purged = purging.purge(context.session, context.installation.settings, context.now, context.commit)
+    for_writing(context.session)
+    desk.forget(context.session, context.now)
     return Result(f"{purged} purged")
 
 
@@ -103,6 +106,14 @@ def settle_billing(context: Context) -> Result:
     return Result(f"{done.done} done, {done.again} to try again, {done.failed} failed")
 
 
+def send_events(context: Context) -> Result:
+    outside = context.installation
+    done = sending.send(
+        context.session, outside.settings, outside.webhooks, outside.clock, context.commit, context.enough
+    )
+    return Result(f"{done.delivered} delivered, {done.again} to try again, {done.failed} failed")
+
+
 def perform(name: str, context: Context) -> Result:
     """Do one job; what cannot be taken back waits while nobody has confirmed a clock that was set."""
     if name in timetable.FINAL:
@@ -123,6 +134,7 @@ BODIES: dict[str, Callable[[Context], Result]] = {
     timetable.CLOSE: close,
     timetable.CHARGE: charge,
     timetable.SETTLE: settle_billing,
+    timetable.SEND: send_events,
     timetable.WARN_PURGE: warn_purge,
     timetable.PURGE: purge,
 }

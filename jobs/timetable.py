@@ -35,14 +35,15 @@ FINAL = (DRAFT, CLOSE, CHARGE, PURGE)
 
 DELIVER = "deliver"
 SETTLE = "settle-billing"
-QUEUE = (DELIVER, SETTLE)
+SEND = "send-events"
+QUEUE = (DELIVER, SETTLE, SEND)
 """These have no periods: they run on every process, whenever there is something in their queue."""
 
 COLLECT = "collect-bounces"
 EVERY = {COLLECT: timedelta(minutes=1)}
 """These look at something outside, one process at a time, so long after the end of the last look."""
 
-ALL = (DRAFT, DELIVER, COLLECT, REMIND, CLOSE, CHARGE, SETTLE, WARN_PURGE, PURGE)
+ALL = (DRAFT, DELIVER, COLLECT, REMIND, CLOSE, CHARGE, SETTLE, SEND, WARN_PURGE, PURGE)
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,6 +9,7 @@ from models.library import ListItem, Profile, SavedList
 from models.magic_link import MagicLink
 from models.member import Member
 from models.message import MailPace, Message
+from models.outgoing import EventEndpoint, OutgoingEvent
 from models.running import ClockJump, Erasure, JobRun, Operator, UseFeed
 
 __all__ = [
@@ -20,6 +21,7 @@ __all__ = [
     "ClockJump",
     "Erasure",
     "Event",
+    "EventEndpoint",
     "JobRun",
     "ListItem",
     "LocalCall",
@@ -30,6 +32,7 @@ __all__ = [
     "Member",
     "Message",
     "Operator",
+    "OutgoingEvent",
     "Profile",
     "SavedList",
     "UseFeed",

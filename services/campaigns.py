@@ -19,6 +19,7 @@ from models import insert as insert_or
 from models.base import UTCDateTime
 from services import breaker, events, outbox
 from services.cases import lock_members, new_batch
+from services.outgoing import writing
 from services.selection import dormant
 from settings import Settings
 
@@ -234,6 +235,7 @@ def _open(session: Session, settings: Settings, campaign: Campaign, now: datetim
     )
     queue_warnings(session, now, Case.campaign_id == campaign.id)
     events.record(session, "campaign_opened", now, campaign_id=campaign.id)
+    writing.put_opened(session, now, Case.campaign_id == campaign.id, Case.closed_at.is_(None), Case.answer.is_(None))
 
 
 def queue_warnings(

@@ -52,6 +52,7 @@ from services import billing, erasure_log, events, outbox
 from services.cases import live_case, lock, lock_members
 from services.decisions import is_billed
 from services.erasure import digests
+from services.outgoing import writing
 from settings import Settings
 
 WINDOW = 1000
@@ -213,6 +214,7 @@ def _purge_window(session: Session, settings: Settings, due: Any, now: datetime)
         return 0
     ids = [row.id for row in doomed]
     theirs = Member.id.in_(ids)
+    writing.put_purged(session, theirs, now)
     erased = change(session, update(Member)
         .where(theirs, due)
         .values(

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
 
-from sqlalchemy import ColumnElement, String, and_, exists, literal, select, update
+from sqlalchemy import BigInteger, ColumnElement, String, and_, exists, literal, select, update
 from sqlalchemy.orm import Session
 
 from domain import dates
@@ -164,8 +164,8 @@ def returned_elsewhere(session: Session, settings: Settings, now: datetime) -> i
             literal("returned_elsewhere"),
             literal(None, String()),
             Member.id,
-            literal(None),
-            literal(None),
+            literal(None, BigInteger()),
+            literal(None, BigInteger()),
         ).where(Member.id.in_(returned)),
     )
     return _activate(session, Member.id.in_(returned), now, returned_at=now)

@@ -64,6 +64,8 @@ BAD = [
     ("BOUNCE_IMAP_FOLDER", "Rückläufer"),
     ("BOUNCE_IMAP_ASIDE", "a\nb"),
     ("BOUNCE_WEBHOOK_SECRET", "whsec_"),
+    ("EVENTS_URL", "https://name:word@lumio.example/hooks"),
+    ("EVENTS_SECRET", "whsec_c2hvcnQ="),
     ("WEBHOOK_NETWORKS", "10.0.0.1/8"),
     ("BOUNCE_WEBHOOK_SECRET", "whsec_c2hvcnQ="),
     ("BOUNCE_WEBHOOK_SECRET", "whsec_not Base64 at all, however long"),
@@ -337,5 +339,6 @@ def test_the_documented_examples_are_accepted(monkeypatch: pytest.MonkeyPatch, t
             continue
         with monkeypatch.context() as environment:
             environment.setenv("SECRET_KEY", "k")
+            environment.setenv("EVENTS_SECRET", "whsec_C2FVsBQIhrscChlQIMV+b5sSYspob7oD")
             environment.setenv(name, example)
             load(instance_path=tmp_path)

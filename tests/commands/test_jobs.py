@@ -24,7 +24,17 @@ def listed(app: Flask) -> dict[str, dict[str, object]]:
 
 
 def test_every_job_of_the_contract_can_be_run_and_is_listed(app: Flask) -> None:
-    names = ["draft-campaign", "deliver", "remind", "close", "charge", "settle-billing", "warn-purge", "purge"]
+    names = [
+        "draft-campaign",
+        "deliver",
+        "remind",
+        "close",
+        "charge",
+        "settle-billing",
+        "send-events",
+        "warn-purge",
+        "purge",
+    ]
     assert list(listed(app)) == names
     assert {one["state"] for one in listed(app).values()} == {"never"}
     for name in names:
