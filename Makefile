@@ -16,10 +16,10 @@ WORKERS ?= 2
 ARGS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test tests faults mutate lint format bench pins messages clean
+.PHONY: help demo test tests faults mutate lint format bench pins messages mail-snapshots mail-pictures clean
 
 help: ## List the targets
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-15s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 demo: $(RUNTIME) ## Live through the programme on sample members; MEMBERS=file.csv previews your own file instead
 	@$(BIN)/flask demo $(if $(MEMBERS),--members "$(MEMBERS)") $(ARGS)
@@ -67,6 +67,12 @@ messages: $(RUNTIME) ## Collect the texts for people, bring the German catalogue
 	@$(BIN)/pybabel --quiet update --no-fuzzy-matching --ignore-obsolete --width=120 \
 		--input-file=$(POT) --output-file=$(PO) --locale=de
 	@$(BIN)/pybabel compile --statistics --input-file=$(PO) --output-file=$(PO:.po=.mo) --locale=de
+
+mail-snapshots: $(DEV) ## Write every mail in every language to tests/data/mails; read the difference before you commit it
+	@$(BIN)/python -m tests.mails
+
+mail-pictures: $(DEV) $(BROWSER) ## Take the pictures of every mail that docs/mail.md shows
+	@CHROMIUM="$$(cat $(BROWSER))" $(BIN)/python -m tests.browser.mail_pictures
 
 clean: ## Remove the virtual environment and what tools left behind; instance/ stays
 	rm -rf $(VENV) .hypothesis .import_linter_cache .mypy_cache .ruff_cache

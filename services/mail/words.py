@@ -136,10 +136,12 @@ def _for_members(settings: Settings, kind: Kind, facts: Facts, now: datetime) ->
     def worded(wording_of: Any, instant: datetime | None) -> str | None:
         return None if instant is None else wording_of(instant, zone)
 
+    membership = [] if kind in WITHOUT_FACTS else _membership(facts, zone)
     return {
         # Nobody has proven yet that a new address is the member's.
         "name": None if kind == Kind.NEW_ADDRESS else greeting_name(facts.name),
-        "membership": [] if kind in WITHOUT_FACTS else _membership(facts, zone),
+        "membership": membership,
+        "membership_line": " · ".join(f"{label}: {value}" for label, value in membership) or None,
         "ends_by_silence": settings.on_silence == "lapse",
         "price": wording.price(facts.price_minor, facts.currency, facts.interval) if priced else None,
         "warned": worded(wording.short_date, facts.warned_at),
