@@ -13,6 +13,7 @@ import blueprints.checkin
 import blueprints.comeback
 import blueprints.ending
 import blueprints.errors
+import blueprints.evidence
 import blueprints.headers
 import blueprints.health
 import blueprints.hooks
@@ -38,6 +39,7 @@ PAGES = (
     blueprints.checkin,
     blueprints.comeback,
     blueprints.ending,
+    blueprints.evidence,
     blueprints.programme,
     blueprints.health,
     blueprints.hooks,

@@ -133,6 +133,25 @@ def _networks(values: tuple[str, ...]) -> tuple[str, ...]:
     return values
 
 
+def _key_of_32_bytes(value: str) -> str:
+    try:
+        key = base64.b64decode(value, validate=True)
+    except ValueError:
+        key = b""
+    if value and len(key) != 32:
+        raise ValueError("write it as 32 bytes in Base64, such as `openssl rand -base64 32` prints")
+    return value
+
+
+def _keys_of_32_bytes(values: tuple[str, ...]) -> tuple[str, ...]:
+    for value in values:
+        try:
+            _key_of_32_bytes(value)
+        except ValueError:
+            raise ValueError("write them as `flask evidence key` prints them, separated by commas") from None
+    return values
+
+
 def _named(sender: str, name: str) -> str:
     """An address with the service's name before it, unless the setting names its sender itself."""
     own, address = parseaddr(sender)
@@ -157,6 +176,7 @@ COMMA_SEPARATED = (
     "bounce_webhook_secret",
     "events_secret",
     "webhook_networks",
+    "evidence_keys_before",
 )
 Line = Annotated[str, AfterValidator(_no_line_break)]
 Folder = Annotated[str, AfterValidator(_folder)]
@@ -170,6 +190,8 @@ class Settings(BaseSettings):
     database_url: Annotated[str, AfterValidator(_database_url)] = ""
     secret_key: str = ""
     secret_key_fallbacks: CommaSeparated = ()
+    evidence_key: Annotated[str, AfterValidator(_key_of_32_bytes)] = ""
+    evidence_keys_before: Annotated[CommaSeparated, AfterValidator(_keys_of_32_bytes)] = ()
     public_url: Annotated[str, AfterValidator(_absolute_url)] = "http://localhost:5000"
     trusted_proxies: int = Field(default=0, ge=0)
 
@@ -321,8 +343,9 @@ class Settings(BaseSettings):
 def load(**overrides: object) -> Settings:
     """Read the environment and ``instance/dormouse.env``; ``overrides`` win over both.
 
-    Fills in what has no fixed default: the database in the instance folder, and, with SQLite, a secret key that is made
-    once and kept there (mode 0600). Several machines on PostgreSQL must share a key, so there it has to be set.
+    Fills in what has no fixed default: the database in the instance folder, and, with SQLite, the keys that sign: made
+    once and kept there (mode 0600). Several machines on PostgreSQL must share them, so there they have to be set: one
+    cannot start without SECRET_KEY, and signs no evidence without EVIDENCE_KEY.
     """
     try:
         instance = Path(str(overrides.get("instance_path") or os.environ.get("INSTANCE_PATH") or ROOT / "instance"))
@@ -340,19 +363,27 @@ def load(**overrides: object) -> Settings:
             raise SettingsError(
                 "SECRET_KEY is not set; with PostgreSQL every process needs the same one", keyless=settings
             )
-        missing["secret_key"] = _kept_key(settings.instance_path)
+        missing["secret_key"] = _kept_key(settings.instance_path, "secret_key", secrets.token_urlsafe(48))
+    if not settings.evidence_key and url.startswith("sqlite"):
+        fresh = base64.b64encode(secrets.token_bytes(32)).decode()
+        missing["evidence_key"] = _kept_key(settings.instance_path, "evidence_key", fresh)
+        try:
+            _key_of_32_bytes(str(missing["evidence_key"]))
+        except ValueError as error:
+            raise SettingsError(f"{settings.instance_path / 'evidence_key'} is no key: {error}") from None
     return settings.model_copy(update=missing)
 
 
-def _kept_key(instance: Path) -> str:
-    path = instance / "secret_key"
+def _kept_key(instance: Path, name: str, fresh: str) -> str:
+    """What the file of this name holds; ``fresh``, if there is none yet."""
+    path = instance / name
     try:
         instance.mkdir(parents=True, exist_ok=True)
         try:
             # Made whole before it gets its name: of two processes that start at once, both read the same key.
-            draft = instance / f".secret_key.{secrets.token_hex(4)}"
+            draft = instance / f".{name}.{secrets.token_hex(4)}"
             draft.touch(mode=0o600)
-            draft.write_text(secrets.token_urlsafe(48))
+            draft.write_text(fresh)
             if not path.exists():
                 os.link(draft, path)
         except FileExistsError:
@@ -361,7 +392,8 @@ def _kept_key(instance: Path) -> str:
             draft.unlink(missing_ok=True)
         key = path.read_text().strip()
     except OSError as error:
-        raise SettingsError(f"INSTANCE_PATH={instance}: cannot keep the secret key there: {error.strerror}") from None
+        what = name.replace("_", " ")
+        raise SettingsError(f"INSTANCE_PATH={instance}: cannot keep the {what} there: {error.strerror}") from None
     if not key:
         raise SettingsError(f"{path} is empty: remove it, and a new key is made")
     return key

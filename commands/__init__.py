@@ -17,6 +17,7 @@ COMMANDS = {
     "campaign": "commands.campaign:group",
     "billing": "commands.billing:group",
     "events": "commands.events:group",
+    "evidence": "commands.evidence:group",
     "jobs": "commands.jobs:group",
     "mail": "commands.mail:group",
     "scheduler": "commands.scheduler:command",

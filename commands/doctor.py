@@ -21,7 +21,7 @@ from commands.output import instant
 from domain.dates import local_day, month_of
 from domain.lifecycle import CampaignState
 from models import Campaign, UseFeed, db
-from services import billing, breaker, reports, timekeeping
+from services import billing, breaker, reports, signing, timekeeping
 from services.installation import Installation
 from services.outgoing import desk
 from settings import Settings, SettingsError, load
@@ -58,7 +58,7 @@ def findings() -> Iterator[Finding]:
         yield Finding("settings", False, str(error))
         return
     yield Finding("settings", True, "can be read")
-    for check in (_secrets, _instance, _public_url):
+    for check in (_secrets, _evidence, _instance, _public_url):
         yield from check(settings)
     if installation is None:
         return
@@ -85,9 +85,17 @@ def _secrets(settings: Settings) -> Iterator[Finding]:
         long_enough,
         where if long_enough else f"SECRET_KEY is shorter than {SHORTEST_KEY} characters: links could be forged",
     )
-    for path in (kept, settings.instance_path / "dormouse.env"):
+    for path in (kept, settings.instance_path / "evidence_key", settings.instance_path / "dormouse.env"):
         if path.exists() and stat.S_IMODE(path.stat().st_mode) & 0o077:
             yield Finding("secret key", False, f"others on this machine may read {path}: chmod 600 {path}")
+
+
+def _evidence(settings: Settings) -> Iterator[Finding]:
+    if settings.evidence_key:
+        text = f"signs with the key {signing.keys(settings)[0].fingerprint}: publish that"
+    else:
+        text = "EVIDENCE_KEY is not set: records of how memberships ended are not signed, see docs/evidence.md"
+    yield Finding("evidence", True, text)
 
 
 def _instance(settings: Settings) -> Iterator[Finding]:

@@ -101,7 +101,7 @@ def exempt(external_id: str, reason: str) -> None:
 @group.command("answer")
 @click.argument("external_id")
 @click.argument("answer", type=click.Choice([str(one) for one in Answer]))
-@click.option("--reason", required=True, help="How the member told you; kept with the answer.")
+@click.option("--reason", required=True, help="How the member told you; kept with the answer, and in its proof.")
 def answer(external_id: str, answer: str, reason: str) -> None:
     """Answer for a member who has told you: keep the membership, or let it lapse at the month end."""
     settings, now, session = installed().settings, installed().clock.now(), db.session()

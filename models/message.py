@@ -40,6 +40,8 @@ class Message(Base):
     message_id: Mapped[str | None] = mapped_column(String(200))
     smtp_reply: Mapped[str | None] = mapped_column(Text)
     sent_at: Mapped[datetime | None]
+    wording_version: Mapped[str | None] = mapped_column(String(20))
+    """Which wording it was rendered with: stamped in the claim, for whoever asks later what it said."""
 
     __table_args__ = (
         one_of("state", MessageState),

@@ -10,7 +10,7 @@ from typing import Any
 from sqlalchemy import ColumnElement, and_, case, func, literal_column, select
 from sqlalchemy.orm import Session
 
-from domain.lifecycle import CaseState, MailState
+from domain.lifecycle import Answer, CaseState, MailState
 from models import Case, Member
 from models.member import paying_and_not_exempt
 from services.selection import not_exempt_plan
@@ -46,6 +46,23 @@ def why_not(settings: Settings) -> ColumnElement[str | None]:
         (Member.mail_state != MailState.GOOD, CaseState.UNREACHABLE),
         else_=None,
     )
+
+
+ANSWERED = {Answer.KEEP: CaseState.KEPT.value, Answer.LAPSE: "lapsing"}
+"""How a live case stands once it is answered; nobody has closed it yet."""
+
+
+def word_of(found: Any) -> str:
+    """How a case stands: ``open``, ``kept`` or ``lapsing`` once answered, or how it ended. For one row of Case."""
+    if found.closed_at is None and found.answer is not None:
+        return ANSWERED[Answer(found.answer)]
+    return str(found.state)
+
+
+def word() -> ColumnElement[str]:
+    """The same in SQL, of every row of Case."""
+    answered = [(and_(Case.closed_at.is_(None), Case.answer == answer), said) for answer, said in ANSWERED.items()]
+    return case(*answered, else_=Case.state)
 
 
 def lock(session: Session, member_id: int) -> Member | None:

@@ -8,9 +8,9 @@ from sqlalchemy import bindparam, select
 from sqlalchemy.orm import Session
 
 from domain import policy
-from domain.lifecycle import Answer, CaseState
 from models import BillingOrder, Campaign, Case, Event, ListItem, Member, Message, Profile, SavedList
 from services import library
+from services.cases import word_of
 from services.together import Together
 from settings import Settings
 
@@ -77,7 +77,7 @@ def member_evidence(session: Session, settings: Settings, member: Member, now: d
         "reason": decision.code.value,
         "lapsed_at": _plain(member.lapsed_at),
         "keep_until": _plain(member.keep_until),
-        "case": next((_told(case, CASE) | {"state": state_of(case)} for case in found["case"]), None),
+        "case": next((_told(case, CASE) | {"state": word_of(case)} for case in found["case"]), None),
         "messages": _in_order(found["messages"], MESSAGE),
         "billing_orders": _in_order(found["orders"], ORDER),
         "events": _in_order(found["events"], EVENT),
@@ -91,13 +91,6 @@ def note(session: Session, member_id: int) -> str | None:
     return session.scalar(
         latest.order_by(Case.closed_at.is_(None).desc(), Case.opened_at.desc(), Case.id.desc()).limit(1)
     )
-
-
-def state_of(case: Any) -> str:
-    """How a case stands: ``open``, ``kept`` or ``lapsing`` once answered, or how it ended."""
-    if case.closed_at is None and case.answer is not None:
-        return CaseState.KEPT.value if case.answer == Answer.KEEP else "lapsing"
-    return str(case.state)
 
 
 def _in_order(rows: list[Any], names: tuple[str, ...]) -> list[dict[str, Any]]:

@@ -278,8 +278,16 @@ def _purge_window(session: Session, settings: Settings, due: Any, now: datetime)
         session,
         update(BillingOrder)
         .where(BillingOrder.member_id.in_(ids))
-        .values(billing_ref=None, receipt=None, read_back=None, error=None),
-    )
+        .values(
+            {
+                name: None
+                for name in (
+                    "billing_ref", "receipt", "read_back", "error", "price_minor", "currency", "billing_interval",
+                    "since",
+                )
+            }
+        ),
+    )  # fmt: skip
     change(
         session,
         insert(session, Event).from_select(

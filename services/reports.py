@@ -16,6 +16,7 @@ from domain.policy import DORMANT, Code
 from models import Campaign, Case, Member, Message
 from services import breaker, wording
 from services.campaigns import askable
+from services.cases import word
 from services.mail import pace
 from services.selection import dormant, reason
 from settings import Settings
@@ -149,7 +150,7 @@ def status(session: Session, settings: Settings, month: str, now: datetime) -> S
     deadline = (
         dates.month_end_with_notice(now, settings.min_notice_days, settings.zone) if undecided else campaign.deadline_at
     )
-    state = sa.case((Case.closed_at.is_(None), live_word()), else_=Case.state)
+    state = word()
     cases = session.execute(select(state, func.count()).where(Case.campaign_id == campaign.id).group_by(state)).all()
     messages = session.execute(
         select(Message.state, func.count())
@@ -234,13 +235,6 @@ def unreachable(session: Session, month: str) -> list[dict[str, Any]]:
         .order_by(Member.external_id)
     )
     return [dict(row._mapping) for row in rows]
-
-
-def live_word() -> Any:
-    """How a live case is called in reports, pages and JSON: open, kept, or lapsing."""
-    return sa.case(
-        (Case.answer == "keep", CaseState.KEPT.value), (Case.answer == "lapse", "lapsing"), else_=CaseState.OPEN.value
-    )
 
 
 def hold_sentence(reason_: str | None, facts: dict[str, Any]) -> str | None:

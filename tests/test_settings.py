@@ -1,5 +1,6 @@
 """Settings: where they come from, what a bad one gets, and the secret key that is made once."""
 
+import base64
 import re
 import stat
 import subprocess
@@ -78,6 +79,9 @@ BAD = [
     ("MAIL_WINDOW", "08:00-08:00"),
     ("MAX_BOUNCE_PERCENT", "101"),
     ("BILLING", "cash"),
+    ("EVIDENCE_KEY", "c2hvcnQ="),
+    ("EVIDENCE_KEY", "no Base64 at all, and not 32 bytes"),
+    ("EVIDENCE_KEYS_BEFORE", "c2hvcnQ="),
 ]
 
 FREE_TEXT = {
@@ -241,7 +245,9 @@ def test_use_is_known_from_the_start_of_the_local_day(tmp_path: Path) -> None:
     assert named_day(since, settings.zone).isoformat() == "2026-01-09"
 
 
-# The secret key
+# The keys that sign
+
+KEPT = {"secret_key", "evidence_key"}
 
 
 def test_the_key_is_made_once_and_only_its_owner_reads_it(tmp_path: Path) -> None:
@@ -251,7 +257,7 @@ def test_the_key_is_made_once_and_only_its_owner_reads_it(tmp_path: Path) -> Non
     assert load(instance_path=tmp_path / "new").secret_key == first == kept.read_text()
     assert stat.S_IMODE(kept.stat().st_mode) == 0o600
     assert load(instance_path=tmp_path / "other").secret_key != first
-    assert [path.name for path in (tmp_path / "new").iterdir()] == ["secret_key"]
+    assert {path.name for path in (tmp_path / "new").iterdir()} == KEPT
 
 
 def test_of_processes_that_start_at_once_all_have_the_same_key(tmp_path: Path) -> None:
@@ -279,7 +285,7 @@ def test_of_processes_that_start_at_once_all_have_the_same_key(tmp_path: Path) -
     keys = {process.communicate(timeout=60)[0].strip() for process in processes}
     assert len(keys) == 1
     assert len(keys.pop()) >= 43
-    assert [path.name for path in (tmp_path / "instance").iterdir()] == ["secret_key"]
+    assert {path.name for path in (tmp_path / "instance").iterdir()} == KEPT
 
 
 def test_an_empty_key_on_disk_signs_nothing(tmp_path: Path) -> None:
@@ -290,8 +296,27 @@ def test_an_empty_key_on_disk_signs_nothing(tmp_path: Path) -> None:
 
 
 def test_a_key_that_is_set_is_not_kept(tmp_path: Path) -> None:
-    assert load(instance_path=tmp_path, secret_key="set").secret_key == "set"
+    signs = base64.b64encode(bytes(32)).decode()
+    found = load(instance_path=tmp_path, secret_key="set", evidence_key=signs)
+    assert (found.secret_key, found.evidence_key) == ("set", signs)
     assert list(tmp_path.iterdir()) == []
+
+
+def test_the_key_for_evidence_is_made_once_and_only_its_owner_reads_it(tmp_path: Path) -> None:
+    made = load(instance_path=tmp_path).evidence_key
+    kept = tmp_path / "evidence_key"
+    assert len(base64.b64decode(made, validate=True)) == 32
+    assert load(instance_path=tmp_path).evidence_key == made == kept.read_text()
+    assert stat.S_IMODE(kept.stat().st_mode) == 0o600
+    kept.write_text("half a key")
+    with pytest.raises(SettingsError, match=r"evidence_key is no key: .*32 bytes"):
+        load(instance_path=tmp_path)
+
+
+def test_with_postgresql_no_key_for_evidence_is_made_up(tmp_path: Path) -> None:
+    """Every process would have one of its own."""
+    found = load(instance_path=tmp_path, database_url="postgresql://u@h/d", secret_key="set")
+    assert (found.evidence_key, list(tmp_path.iterdir())) == ("", [])
 
 
 def test_postgresql_needs_a_key_that_is_set(tmp_path: Path) -> None:
@@ -313,7 +338,7 @@ def test_older_keys_still_verify_and_the_newest_signs(monkeypatch: pytest.Monkey
 
 PAGE = (ROOT / "docs" / "settings.md").read_text()
 ROW = re.compile(r"^\| `([A-Z_]+)` \| ([^|]*) \| ([^|]+) \| ([^|]*) \|$", re.MULTILINE)
-COMPUTED = {"INSTANCE_PATH", "DATABASE_URL", "SECRET_KEY"}
+COMPUTED = {"INSTANCE_PATH", "DATABASE_URL", "SECRET_KEY", "EVIDENCE_KEY"}
 
 
 def test_every_setting_is_documented_and_nothing_else_is() -> None:

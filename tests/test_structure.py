@@ -225,6 +225,12 @@ def test_every_link_between_documents_leads_somewhere() -> None:
     assert found == set()
 
 
+def test_the_readme_leads_to_every_document() -> None:
+    readme = (ROOT / "README.md").read_text()
+    pages = [path.relative_to(ROOT).as_posix() for path in (ROOT / "docs").glob("*.md")]
+    assert [page for page in pages if f"]({page}" not in readme] == []
+
+
 def test_every_promise_names_tests_that_exist() -> None:
     page = (ROOT / "docs" / "promises.md").read_text()
     promises = re.findall(r"^\| (\d+) \|.*$", page, re.M)

@@ -10,7 +10,7 @@ from werkzeug.wrappers import Response
 from blueprints.account.export import page, zipped
 from blueprints.account.history import in_words
 from domain.errors import Refused
-from domain.lifecycle import Answer, MemberStatus, Through
+from domain.lifecycle import Answer, CaseState, MemberStatus, Through
 from domain.links import Purpose
 from domain.policy import SubscriptionStatus
 from models import Member, db, for_writing
@@ -36,6 +36,7 @@ def show() -> str:
         still_access=member.access_ends_at is not None and member.access_ends_at > here.clock.now(),
         library=on_record.library,
         history=in_words(on_record.history),
+        has_ended=any(event.code == "case_closed" and event.detail == CaseState.LAPSED for event in on_record.history),
         date=lambda instant: wording.short_date(instant, zone),
         last_day=lambda bound: wording.last_day_short(bound, zone),
     )

@@ -48,8 +48,8 @@ def test_all_is_well(healthy: Callable[..., Flask]) -> None:
     assert (result.exit_code, bad(result)) == (0, [])
     names = [line.split(":")[0].removeprefix("ok   ") for line in result.stdout.splitlines()]
     assert names == [
-        "settings", "secret key", "instance", "public URL", "time zone", "mail server", "database", "schema",
-        "use feed", "jobs",
+        "settings", "secret key", "evidence", "instance", "public URL", "time zone", "mail server", "database",
+        "schema", "use feed", "jobs",
     ]  # fmt: skip
     assert "secret key: set" in result.stdout
     assert "Europe/Berlin, where it is 2026-06-03 12:00" in result.stdout

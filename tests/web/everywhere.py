@@ -32,11 +32,13 @@ class Cast:
     case: Case
     tokens: dict[str, str]
     """By how the path begins, such as ``/check-in/``."""
+    record: str
+    """The number of the proof of how the membership of who is asked once ended, before they came back."""
 
     def path(self, rule: Rule) -> str | None:
         """An address of this rule that works; None where nothing is known for one of its parts."""
         begin = rule.rule.partition("<")[0]
-        values = {**ANY, "token": self.tokens.get(begin)}
+        values = {**ANY, "token": self.tokens.get(begin), "record": self.record}
         if any(values.get(name) is None for name in rule.arguments):
             return None
         return re.sub(r"<(?:[^<>]*:)?(\w+)>", lambda part: str(values[part[1]]), rule.rule)
@@ -59,6 +61,12 @@ def cast(session: Session, settings: Settings, **facts: str) -> Cast:
     )
     for member in (asked, lapsed):
         factories.library(session, member)
+    ended = Case(
+        member_id=asked.id, rule="own_wish", opened_at=at("2025-02-10"), answer="lapse", answered_at=at("2025-02-10"),
+        answered_through="account", deadline_at=at("2025-02-28 23:00"), state="lapsed",
+        closed_at=at("2025-02-28 23:05"),
+    )  # fmt: skip
+    session.add(ended)
     session.commit()
     opened(session, settings, NOW)
     case = case_of(session, asked)
@@ -75,7 +83,7 @@ def cast(session: Session, settings: Settings, **facts: str) -> Cast:
         update(MagicLink).where(MagicLink.purpose == Purpose.NEW_ADDRESS).values(new_address="mia@new.example")
     )
     session.commit()
-    return Cast(asked, lapsed, case, tokens)
+    return Cast(asked, lapsed, case, tokens, ended.public_id)
 
 
 def addresses(app: Flask, cast: Cast, method: str) -> Iterator[tuple[str, str]]:
