@@ -1,5 +1,7 @@
 """Wiring: settings, extensions, ports, pages and commands are put together here, and nothing else happens here."""
 
+from time import sleep
+
 from flask import Flask
 from flask_babel import Babel
 from flask_migrate import Migrate
@@ -23,10 +25,12 @@ import blueprints.programme
 import blueprints.tolerance
 import commands
 from adapters.billing.local import LocalBilling
+from adapters.billing.stripe.client import StripeBilling
 from adapters.clock import ShiftedClock, SystemClock
 from adapters.mail.imap import ImapMailbox
 from adapters.mail.smtp import SmtpMailer
 from adapters.webhooks.http import HttpSender
+from domain.ports import Billing
 from jobs import scheduler
 from models import db
 from models.base import tune
@@ -83,7 +87,7 @@ def create_app(settings: Settings | None = None, ports: Ports | None = None) -> 
             clock=given.clock
             or (ShiftedClock(settings.instance_path / "demo-clock") if settings.demo else SystemClock()),
             mailer=given.mailer or SmtpMailer(app),
-            billing=given.billing or LocalBilling(db.engine, settings.zone),
+            billing=given.billing or _billing(settings),
             webhooks=given.webhooks or HttpSender(settings.networks),
             mailbox=given.mailbox or (_mailbox(settings) if settings.bounce_imap_server else None),
         )
@@ -123,3 +127,17 @@ def _mailbox(settings: Settings) -> ImapMailbox:
         folder=settings.bounce_imap_folder,
         aside=settings.bounce_imap_aside,
     )
+
+
+def _billing(settings: Settings) -> Billing:
+    """The provider that BILLING names."""
+    if settings.billing == "stripe":
+        return StripeBilling(
+            settings.stripe_key,
+            live=settings.stripe_live,
+            webhook_secrets=settings.stripe_webhook_secret,
+            come_back_at=f"{settings.public_url.rstrip('/')}/account",
+            base=settings.stripe_api,
+            pause=sleep,
+        )
+    return LocalBilling(db.engine, settings.zone)

@@ -152,6 +152,16 @@ def _keys_of_32_bytes(values: tuple[str, ...]) -> tuple[str, ...]:
     return values
 
 
+def _right_stripe_key(key: str, *, live: bool) -> None:
+    """A test key charges nobody and a live one charges people: which of them is meant is said twice."""
+    found = re.fullmatch(r"(?:sk|rk)_(test|live)_\w+", key)
+    if found is None:
+        raise ValueError("STRIPE_KEY is needed with BILLING=stripe: a secret or restricted key, sk_… or rk_…")
+    if (found.group(1) == "live") != live:
+        said = "a live key, which charges people: set STRIPE_LIVE=on" if not live else "a test key: unset STRIPE_LIVE"
+        raise ValueError(f"STRIPE_KEY is {said}, or use the other key")
+
+
 def _named(sender: str, name: str) -> str:
     """An address with the service's name before it, unless the setting names its sender itself."""
     own, address = parseaddr(sender)
@@ -177,6 +187,7 @@ COMMA_SEPARATED = (
     "events_secret",
     "webhook_networks",
     "evidence_keys_before",
+    "stripe_webhook_secret",
 )
 Line = Annotated[str, AfterValidator(_no_line_break)]
 Folder = Annotated[str, AfterValidator(_folder)]
@@ -242,7 +253,13 @@ class Settings(BaseSettings):
     mail_window: Annotated[str, AfterValidator(_window)] = ""
     max_bounce_percent: float = Field(default=5, ge=0, le=100)
 
-    billing: Literal["local"] = "local"
+    billing: Literal["local", "stripe"] = "local"
+    billing_rate: float = Field(default=20, gt=0, le=1_000, allow_inf_nan=False)
+    billing_connections: int = Field(default=8, ge=1, le=100)
+    stripe_key: str = ""
+    stripe_live: bool = False
+    stripe_webhook_secret: CommaSeparated = ()
+    stripe_api: Annotated[str, AfterValidator(_absolute_url)] | None = None
 
     events_url: Annotated[str, AfterValidator(_hook_url)] | None = None
     events_secret: Annotated[CommaSeparated, AfterValidator(_webhook_keys)] = ()
@@ -263,6 +280,8 @@ class Settings(BaseSettings):
             raise ValueError("MAIL_DEFAULT_SENDER is no address; write it like membership@example.org")
         if self.events_url and not self.events_secret:
             raise ValueError("EVENTS_SECRET is not set: without it nobody could tell our events from made-up ones")
+        if self.billing == "stripe":
+            _right_stripe_key(self.stripe_key, live=self.stripe_live)
         return self
 
     @property

@@ -1,4 +1,5 @@
-"""What mail providers report by HTTP: bounces and complaints, signed as Standard Webhooks says.
+"""What others report by HTTP, signed: mail providers bounces and complaints (as Standard Webhooks says), the billing
+provider changes of subscriptions.
 
 A report may come more than once and in any order; taking it again changes nothing. What is answered 2xx is not sent
 again, so a report about a message that nobody knows is answered that way too.
@@ -9,8 +10,10 @@ from typing import Any
 from flask import Blueprint, Response, current_app, request
 
 from domain import webhooks
+from domain.errors import NotFound, NotSigned
 from models import db, for_writing
-from services.installation import installed
+from services import provider_news
+from services.installation import installed, wake
 from services.mail import bounces
 from services.mail.bounce_mail import LONGEST_REASON, Report, Verdict
 
@@ -54,6 +57,27 @@ def mail() -> Response:
     session.commit()
     current_app.logger.info("mail webhook: %s", said)
     return _said(200, said)
+
+
+@blueprint.post("/hooks/billing")
+def billing() -> Response:
+    """Word from the billing provider: written down, and asked about by settle-billing."""
+    here = installed()
+    now = here.clock.now()
+    try:
+        refs = here.billing.news(request.get_data(), request.headers, now=now)
+    except NotSigned as error:
+        return _said(401, str(error))
+    except NotFound as error:
+        return _said(404, str(error))
+    if not refs:
+        return _said(200, "nothing to do")
+    session = db.session()
+    for_writing(session)
+    provider_news.heard(session, list(refs), now)
+    session.commit()
+    wake()
+    return _said(200, "heard")
 
 
 def _report(event: Any) -> Report | None:

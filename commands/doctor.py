@@ -19,10 +19,11 @@ from commands.advice import use_known_since
 from commands.failures import flat, of_database
 from commands.output import instant
 from domain.dates import local_day, month_of
+from domain.errors import BillingError
 from domain.lifecycle import CampaignState
 from models import Campaign, UseFeed, db
 from services import billing, breaker, reports, signing, timekeeping
-from services.installation import Installation
+from services.installation import Installation, installed
 from services.outgoing import desk
 from settings import Settings, SettingsError, load
 
@@ -202,6 +203,14 @@ def _campaigns(settings: Settings, now: datetime) -> Iterator[Finding]:
 
 
 def _billing(settings: Settings, now: datetime) -> Iterator[Finding]:
+    if settings.billing != "local":
+        try:
+            installed().billing.list(None, limit=1, now=now)
+        except BillingError as error:
+            yield Finding("billing", False, flat(str(error)))
+        else:
+            mode = "live: people are charged" if settings.stripe_live else "test mode: nobody is charged"
+            yield Finding("billing", True, f"{settings.billing} answers ({mode})")
     failed = len(billing.failed_orders(db.session()))
     if failed:
         yield Finding("billing", False, f"{failed} orders were refused by the provider: see `flask billing list`")

@@ -14,7 +14,7 @@ from domain.dates import named_day
 from domain.errors import BadValue, NotFound
 from domain.lifecycle import Answer, Through
 from models import Member, db, for_writing
-from services import decisions, erasure_log, evidence, importing, purging
+from services import decisions, erasure_log, evidence, importing, provider_import, purging
 from services.files import columns
 from services.files.member_file import Naming
 from services.files.member_rows import COLUMNS
@@ -29,7 +29,8 @@ def group() -> None:
 
 
 @group.command("import")
-@click.argument("file", type=FILE)
+@click.argument("file", type=FILE, required=False)
+@click.option("--from", "source", type=click.Choice(["stripe"]), help="From the billing provider, instead of a file.")
 @click.option("--dry-run", is_flag=True, help="Do everything, print the same, keep nothing.")
 @click.option("--rejects", type=FILE, help="Write the rejected rows there, with line and reason.")
 @click.option("--map", "map_file", type=FILE, help="JSON object or CSV of two columns: their name, ours.")
@@ -37,7 +38,8 @@ def group() -> None:
 @click.option("--complete", is_flag=True, help="The file lists all members: who is absent from it has ended.")
 @click.option("--correct-use", is_flag=True, help="Last uses of the file replace later ones on record.")
 def import_(
-    file: Path,
+    file: Path | None,
+    source: str | None,
     dry_run: bool,
     rejects: Path | None,
     map_file: Path | None,
@@ -46,6 +48,11 @@ def import_(
     correct_use: bool,
 ) -> None:
     """Bring in members from FILE: CSV, or NDJSON where the name ends in .ndjson, .jsonl or .json."""
+    if (file is None) == (source is None):
+        raise click.UsageError("Name a FILE, or a provider by --from.")
+    if file is None:
+        _from_provider(source, rejects, dry_run, others=bool(map_file or ignore_unknown or complete or correct_use))
+        return
     settings, now, session = installed().settings, installed().clock.now(), db.session()
     naming = Naming({} if map_file is None else columns.read_map(map_file, COLUMNS), ignore_unknown)
     with rejects_to(rejects, file) as rejected:
@@ -68,6 +75,28 @@ def import_(
     say_counts(imported.counts, "created", "updated", "unchanged", "rejected")
     if imported.refusal is not None:
         raise click.ClickException(imported.refusal)
+
+
+def _from_provider(source: str | None, rejects: Path | None, dry_run: bool, *, others: bool) -> None:
+    here, session = installed(), db.session()
+    if here.settings.billing != source:
+        raise click.UsageError(f"--from {source} needs BILLING={source}; it is {here.settings.billing}.")
+    if others:
+        raise click.UsageError("With --from there is no file: only --dry-run and --rejects go with it.")
+    with rejects_to(rejects, Path(f"{source}.ndjson")) as rejected:
+        counts = provider_import.import_from(
+            session,
+            here.settings,
+            here.billing,
+            here.clock.now(),
+            commit=session.rollback if dry_run else session.commit,
+            rejected=rejected,
+            progress=lambda done: click.echo(f"{done} subscriptions", err=True),
+        )
+        rejected.say()
+    if dry_run:
+        click.echo("Dry run: nothing was kept.", err=True)
+    say_counts(counts, "created", "updated", "unchanged", "rejected")
 
 
 @group.command("show")

@@ -61,3 +61,7 @@ class BillingUnknown(BillingPermanent):
 
 class BillingGone(BillingPermanent):
     """The subscription is over at the provider, and what was asked can no longer be done with it."""
+
+
+class NotSigned(DormouseError):
+    """A webhook whose signature is missing, wrong or too old."""

@@ -110,6 +110,7 @@ class Customer:
     name: str | None = None
     locale: str | None = None
     external_id: str | None = None
+    joined_at: datetime | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -132,6 +133,8 @@ class Subscription:
     paid_through: datetime | None = None
     next_charge_at: datetime | None = None
     customer: Customer | None = None
+    continues: str | None = None
+    """The reference of the subscription that this one was begun for, by a restart."""
     stoppable: bool = True
     """Whether the provider ends it when asked; what an app store or a partner bills only its customer can end there."""
 
@@ -204,6 +207,13 @@ class Billing(Protocol):
         self, billing_ref: str, *, price_minor: int, currency: str, interval: str, key: str, now: datetime
     ) -> BillingReceipt:
         """Start paying again as of ``now``: a new billing date, charged once for the period that starts."""
+
+    def news(self, body: bytes, headers: Mapping[str, str], *, now: datetime) -> Sequence[str]:
+        """The subscriptions that a webhook of the provider's is about: they are read anew, whatever it says of them.
+
+        ``body`` is as it came, byte by byte; ``headers`` find names in any case. Raises NotSigned for what is not the
+        provider's, and NotFound where the provider sends none. Kinds that nobody here needs name no subscription.
+        """
 
     def refund(
         self, billing_ref: str, *, since: datetime, key: str, now: datetime, pro_rata: bool = False

@@ -9,7 +9,7 @@ from sqlalchemy.orm import Session
 from domain.dates import month_of
 from jobs import timetable
 from models import for_writing
-from services import billing, books, campaigns, closing, purging, timekeeping, warning
+from services import billing, books, campaigns, closing, provider_news, purging, timekeeping, warning
 from services.installation import Installation
 from services.mail import collecting, delivery
 from services.outgoing import desk, sending
@@ -53,17 +53,14 @@ def remind(context: Context) -> Result:
 
 
 def close(context: Context) -> Result:
-    closed = closing.close(context.session, context.installation.settings, context.now, context.commit)
+    """The month end; and after it, so that nobody is charged whom it ends, what falls due in our own books."""
+    settings = context.installation.settings
+    closed = closing.close(context.session, settings, context.now, context.commit)
     text = f"{closed.lapsed} lapsed, {closed.otherwise} closed otherwise, {closed.rolled} rolled on"
+    if settings.billing == "local":
+        charged = books.charge_due(context.session, settings, context.now, context.commit)
+        text += f", {charged.charges} charged" if charged.charges else ""
     return Result(f"{text}; waiting for the use feed", finished=False) if closed.waiting_for_feed else Result(text)
-
-
-def charge(context: Context) -> Result:
-    """What falls due in our own books; any other provider charges by itself."""
-    if context.installation.settings.billing != "local":
-        return Result("the provider charges by itself")
-    done = books.charge_due(context.session, context.installation.settings, context.now, context.commit)
-    return Result(f"{done.charges} charges to {done.members} members")
 
 
 def warn_purge(context: Context) -> Result:
@@ -100,10 +97,13 @@ def collect_bounces(context: Context) -> Result:
 
 
 def settle_billing(context: Context) -> Result:
-    done = billing.settle(
-        context.session, context.installation.billing, context.installation.clock, context.commit, context.enough
+    outside = context.installation
+    done = billing.settle(context.session, outside.billing, outside.clock, context.commit, context.enough)
+    looked = provider_news.look(
+        context.session, outside.settings, outside.billing, outside.clock, context.commit, context.enough
     )
-    return Result(f"{done.done} done, {done.again} to try again, {done.failed} failed")
+    text = f"{done.done} done, {done.again} to try again, {done.failed} failed"
+    return Result(f"{text}; looked at {looked} subscriptions" if looked else text)
 
 
 def send_events(context: Context) -> Result:
@@ -132,7 +132,6 @@ BODIES: dict[str, Callable[[Context], Result]] = {
     timetable.COLLECT: collect_bounces,
     timetable.REMIND: remind,
     timetable.CLOSE: close,
-    timetable.CHARGE: charge,
     timetable.SETTLE: settle_billing,
     timetable.SEND: send_events,
     timetable.WARN_PURGE: warn_purge,

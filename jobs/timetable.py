@@ -20,17 +20,15 @@ from datetime import date, datetime, timedelta, tzinfo
 from domain.dates import add_months, first_of_month, local_day, start_of_day
 
 CLOSE = "close"
-CHARGE = "charge"
 DRAFT = "draft-campaign"
 REMIND = "remind"
 WARN_PURGE = "warn-purge"
 PURGE = "purge"
 
-CALENDAR = (CLOSE, CHARGE, DRAFT, REMIND, WARN_PURGE, PURGE)
-"""In the order in which they run on one day: month end comes first, so that nobody is charged whom it ends, and whom it
-frees can be drafted anew."""
+CALENDAR = (CLOSE, DRAFT, REMIND, WARN_PURGE, PURGE)
+"""In the order in which they run on one day: month end comes first, so that whom it frees can be drafted anew."""
 
-FINAL = (DRAFT, CLOSE, CHARGE, PURGE)
+FINAL = (DRAFT, CLOSE, PURGE)
 """What these do cannot be taken back: they wait while the time is in doubt (services/timekeeping.py)."""
 
 DELIVER = "deliver"
@@ -43,7 +41,7 @@ COLLECT = "collect-bounces"
 EVERY = {COLLECT: timedelta(minutes=1)}
 """These look at something outside, one process at a time, so long after the end of the last look."""
 
-ALL = (DRAFT, DELIVER, COLLECT, REMIND, CLOSE, CHARGE, SETTLE, SEND, WARN_PURGE, PURGE)
+ALL = (DRAFT, DELIVER, COLLECT, REMIND, CLOSE, SETTLE, SEND, WARN_PURGE, PURGE)
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,7 +2,7 @@
 
 from models.api_key import ApiKey
 from models.base import Base, change, db, for_writing, insert
-from models.billing import BillingOrder, LocalCall, LocalCharge, LocalSubscription
+from models.billing import BillingNews, BillingOrder, ImportCursor, LocalCall, LocalCharge, LocalSubscription
 from models.campaign import Campaign, Case
 from models.event import Event
 from models.library import ListItem, Profile, SavedList
@@ -15,6 +15,7 @@ from models.running import ClockJump, Erasure, JobRun, Operator, UseFeed
 __all__ = [
     "ApiKey",
     "Base",
+    "BillingNews",
     "BillingOrder",
     "Campaign",
     "Case",
@@ -22,6 +23,7 @@ __all__ = [
     "Erasure",
     "Event",
     "EventEndpoint",
+    "ImportCursor",
     "JobRun",
     "ListItem",
     "LocalCall",

@@ -50,6 +50,39 @@ Index("ix_billing_order_due", BillingOrder.due_at, sqlite_where=_unfinished, pos
 Index("ix_billing_order_member_id", BillingOrder.member_id)
 
 
+class BillingNews(Base):
+    """A subscription of which the provider has sent word: what holds of it now has to be asked.
+
+    One row each, however often and in whatever order word comes. ``heard`` counts the words, ``looked`` says up to
+    which of them the answer is on record.
+    """
+
+    __tablename__ = "billing_news"
+
+    billing_ref: Mapped[str] = mapped_column(String(200), primary_key=True)
+    heard: Mapped[int] = mapped_column(server_default="1")
+    looked: Mapped[int] = mapped_column(server_default="0")
+    due_at: Mapped[datetime]
+    attempts: Mapped[int] = mapped_column(server_default="0")
+    lease_token: Mapped[str | None] = mapped_column(String(32))
+    lease_until: Mapped[datetime | None]
+    error: Mapped[str | None] = mapped_column(Text)
+
+
+_unseen = text("looked < heard")
+Index("ix_billing_news_due_at", BillingNews.due_at, sqlite_where=_unseen, postgresql_where=_unseen)
+
+
+class ImportCursor(Base):
+    """How far an import from a provider has come, so that it goes on there when it was interrupted."""
+
+    __tablename__ = "import_cursor"
+
+    source: Mapped[str] = mapped_column(String(20), primary_key=True)
+    cursor: Mapped[str] = mapped_column(String(200))
+    at: Mapped[datetime]
+
+
 class LocalSubscription(Base):
     """A subscription in our own books (BILLING=local). It outlives the member's row: books are kept."""
 

@@ -82,6 +82,11 @@ BAD = [
     ("EVIDENCE_KEY", "c2hvcnQ="),
     ("EVIDENCE_KEY", "no Base64 at all, and not 32 bytes"),
     ("EVIDENCE_KEYS_BEFORE", "c2hvcnQ="),
+    ("BILLING_RATE", "0"),
+    ("BILLING_RATE", "inf"),
+    ("BILLING_CONNECTIONS", "0"),
+    ("STRIPE_LIVE", "perhaps"),
+    ("STRIPE_API", "localhost:8420"),
 ]
 
 FREE_TEXT = {
@@ -96,6 +101,8 @@ FREE_TEXT = {
     "BOUNCE_IMAP_PASSWORD",
     "MAIL_USERNAME",
     "MAIL_PASSWORD",
+    "STRIPE_KEY",
+    "STRIPE_WEBHOOK_SECRET",
     "WITHDRAWAL_NOTICE_EN",
     "WITHDRAWAL_NOTICE_DE",
 }
@@ -131,6 +138,23 @@ def test_a_bad_secret_is_not_repeated(monkeypatch: pytest.MonkeyPatch, tmp_path:
     with pytest.raises(SettingsError) as refused:
         load(instance_path=tmp_path)
     assert "swordfish" not in str(refused.value)
+
+
+@pytest.mark.parametrize(
+    ("key", "live"),
+    [("", "off"), ("pk_test_abc", "off"), ("sk_live_abc", "off"), ("rk_test_abc", "on"), ("whsec_abc", "on")],
+)
+def test_a_stripe_key_that_is_none_or_of_the_other_mode_ends_the_start(
+    key: str, live: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setenv("BILLING", "stripe")
+    monkeypatch.setenv("STRIPE_KEY", key)
+    monkeypatch.setenv("STRIPE_LIVE", live)
+    with pytest.raises(SettingsError, match="STRIPE_KEY is") as refused:
+        load(instance_path=tmp_path)
+    assert not key or key not in str(refused.value)
+    monkeypatch.setenv("STRIPE_KEY", f"rk_{'live' if live == 'on' else 'test'}_abc")
+    assert load(instance_path=tmp_path).stripe_live == (live == "on")
 
 
 def test_starttls_and_tls_from_the_start_exclude_each_other(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

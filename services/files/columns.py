@@ -33,6 +33,7 @@ MEANT = {
         "subscription_status": "status state",
         "paid_through": "paid_until paid_till paid_to period_end current_period_end renews_at renewal_date expires_at"
         " valid_until next_billing_date",
+        "billing_ref": "subscription_id stripe_subscription_id",
         "exempt_reason": "exempt exemption",
     }.items()
 }

@@ -12,7 +12,7 @@ from settings import Settings
 
 COLUMNS = (
     "external_id", "email", "name", "locale", "joined_at", "last_used_at", "plan", "price", "currency",
-    "billing_interval", "subscription_status", "paid_through", "exempt_reason",
+    "billing_interval", "subscription_status", "paid_through", "billing_ref", "exempt_reason",
 )  # fmt: skip
 REQUIRED = ("external_id", "email", "joined_at")
 
@@ -21,6 +21,8 @@ INTERVALS = {
     **dict.fromkeys(
         ("year", "yearly", "annual", "annually", "y", "1y", "p1y", "p12m", "12m", "jahr", "jährlich"), "year"
     ),
+    **dict.fromkeys(("quarter", "quarterly", "3m", "p3m", "quartal", "vierteljährlich"), "quarter"),
+    **dict.fromkeys(("week", "weekly", "w", "1w", "p1w", "woche", "wöchentlich"), "week"),
 }
 STATUSES = {str(status): str(status) for status in SubscriptionStatus}
 
@@ -67,6 +69,7 @@ class Rows:
             "billing_interval": cells.word("billing_interval", INTERVALS),
             "subscription_status": cells.word("subscription_status", STATUSES, SubscriptionStatus.ACTIVE.value),
             "paid_through": instants.cleaner("paid_through", future=True),
+            "billing_ref": cells.text("billing_ref", 200),
             "exempt_reason": cells.Remembered(cells.text("exempt_reason", 200)).__getitem__,
         }
 

@@ -29,7 +29,6 @@ def test_every_job_of_the_contract_can_be_run_and_is_listed(app: Flask) -> None:
         "deliver",
         "remind",
         "close",
-        "charge",
         "settle-billing",
         "send-events",
         "warn-purge",

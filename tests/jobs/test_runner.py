@@ -57,7 +57,6 @@ def test_a_first_tick_runs_every_calendar_job_for_real(app: Flask, session: Sess
 
     rows = session.scalars(select(JobRun).order_by(JobRun.job, JobRun.period)).all()
     assert [(row.job, row.period, row.error) for row in rows] == [
-        ("charge", "2026-06-03", None),
         ("close", "2026-05", None),
         ("close", "2026-06-03", None),
         ("draft-campaign", "2026-06", None),

@@ -7,7 +7,7 @@ import pytest
 
 from domain.dates import local_day, start_of_day
 from jobs import timetable
-from jobs.timetable import CHARGE, CLOSE, DRAFT, PURGE, REMIND, WARN_PURGE, due, missed_months, next_due
+from jobs.timetable import CLOSE, DRAFT, PURGE, REMIND, WARN_PURGE, due, missed_months, next_due
 from tests.factories import at
 
 BERLIN = ZoneInfo("Europe/Berlin")
@@ -21,7 +21,6 @@ def test_each_job_has_its_period_and_month_end_comes_first() -> None:
     assert periods(at("2026-06-03 10:00"), BERLIN) == [
         (CLOSE, "2026-05"),
         (CLOSE, "2026-06-03"),
-        (CHARGE, "2026-06-03"),
         (DRAFT, "2026-06"),
         (REMIND, "2026-06-03"),
         (WARN_PURGE, "2026-06-03"),

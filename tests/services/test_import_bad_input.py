@@ -57,7 +57,7 @@ def files(session: Session, settings: Settings, tmp_path: Path) -> Files:
         ("price,currency", "a lot,EUR", "price 'a lot' is not a decimal such as 12.99"),
         ("price,currency", "12.99,QQQ", "currency 'QQQ' is no ISO 4217 code such as EUR"),
         ("price,currency", "12.99,", "price '12.99' has no currency beside it"),
-        ("billing_interval", "fortnight", "billing_interval 'fortnight' is none of month, year"),
+        ("billing_interval", "fortnight", "billing_interval 'fortnight' is none of month, year, quarter, week"),
         (
             "subscription_status",
             "alive",

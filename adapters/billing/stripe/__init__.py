@@ -1,0 +1,1 @@
+"""Stripe as a billing provider (BILLING=stripe), by its official library."""
