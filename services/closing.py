@@ -16,6 +16,7 @@ Running it again, late, twice or at once changes nothing more: every statement s
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime
+from time import monotonic
 from typing import Any
 
 from sqlalchemy import ColumnElement, String, and_, cast, exists, func, literal, or_, select, update
@@ -40,7 +41,11 @@ from services.cases import facts_hold, new_batch, why_not
 from settings import Settings
 
 WINDOW = 2000
-"""Cases in one transaction: on SQLite nobody else writes for as long as one takes."""
+"""Cases in one transaction, at most: on SQLite nobody else writes for as long as one takes."""
+
+SMALLEST_WINDOW = 100
+LONGEST_LOCK = 0.25
+"""Seconds that a transaction should take at most; where one took longer, the next windows are smaller."""
 
 
 @dataclass(slots=True)
@@ -60,16 +65,17 @@ def close(session: Session, settings: Settings, now: datetime, commit: Callable[
     session.rollback()
     for deadline in deadlines:
         may_end_silence = _look_before_closing(session, settings, deadline, now, done, commit)
-        after = 0
+        after, size = 0, WINDOW
         while True:
             for_writing(session)
-            last = _end_of_window(session, deadline, after)
+            began = monotonic()
+            last = _end_of_window(session, deadline, after, size)
             if last is None:
                 commit()
                 break
             _close_window(session, settings, deadline, (after, last), may_end_silence, now, done)
             commit()
-            after = last
+            after, size = last, _next_size(size, monotonic() - began)
     _settle_finished(session, now, commit)
     return done
 
@@ -155,13 +161,19 @@ def _settle_finished(session: Session, now: datetime, commit: Callable[[], None]
         commit()
 
 
-def _end_of_window(session: Session, deadline: datetime, after: int) -> int | None:
+def _next_size(size: int, seconds: float) -> int:
+    """So many cases as the last window shows that this machine ends within ``LONGEST_LOCK``."""
+    fitting = int(size * LONGEST_LOCK / seconds) if seconds > LONGEST_LOCK else 2 * size
+    return min(WINDOW, max(SMALLEST_WINDOW, fitting))
+
+
+def _end_of_window(session: Session, deadline: datetime, after: int, size: int) -> int | None:
     """The member id that ends the next window, or None where no case is left."""
     due = (
         select(Case.member_id)
         .where(Case.closed_at.is_(None), Case.deadline_at == deadline, Case.member_id > after)
         .order_by(Case.member_id)
-        .limit(WINDOW)
+        .limit(size)
         .subquery()
     )
     last: int | None = session.scalar(select(func.max(due.c.member_id)))

@@ -133,6 +133,7 @@ def test_a_round_of_ten_times_the_members_takes_no_statement_more(
     make_database: Callable[[int], Database], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(closing, "WINDOW", 2_000)
+    monkeypatch.setattr(closing, "LONGEST_LOCK", 3600.0)
     few, many = (a_round(make_database(dormant), dormant) for dormant in (200, 2_000))
     assert many == few
     assert max(many.values()) < 60
@@ -142,12 +143,20 @@ def test_closing_takes_as_many_statements_for_each_window(
     make_database: Callable[[int], Database], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     taken = {}
+    monkeypatch.setattr(closing, "LONGEST_LOCK", 3600.0)
     for windows in (1, 2, 5):
         monkeypatch.setattr(closing, "WINDOW", 1_000 // windows)
         taken[windows] = a_round(make_database(1_000), 1_000)
     assert taken[5]["close"] - taken[1]["close"] == 4 * (taken[2]["close"] - taken[1]["close"])
     others = [{name: count for name, count in counts.items() if name != "close"} for counts in taken.values()]
     assert others == [others[0]] * 3
+
+
+def test_where_a_window_takes_long_the_next_are_smaller_and_grow_again() -> None:
+    assert closing._next_size(closing.WINDOW, 4 * closing.LONGEST_LOCK) == closing.WINDOW // 4
+    assert closing._next_size(closing.WINDOW, 3600.0) == closing.SMALLEST_WINDOW
+    assert closing._next_size(500, 0.01) == 1000
+    assert closing._next_size(closing.WINDOW, 0.01) == closing.WINDOW
 
 
 def plans(session: Session, act: Callable[[], Any], part: str) -> str:
