@@ -57,7 +57,7 @@ MUTATIONS = [
     Mutation(
         "A changed address keeps the warning of the old one",
         "services/warning.py",
-        "            warned_at=None,\n            warned_to=None,\n",
+        '    "warned_at": None,\n    "warned_to": None,\n',
         "",
         "tests/services/test_scenarios.py::"
         "test_scenario_13_a_changed_address_is_warned_and_the_old_warning_counts_no_more",
