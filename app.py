@@ -27,6 +27,7 @@ import commands
 from adapters.billing.local import LocalBilling
 from adapters.billing.stripe.client import StripeBilling
 from adapters.clock import ShiftedClock, SystemClock
+from adapters.dns import SystemDns
 from adapters.mail.imap import ImapMailbox
 from adapters.mail.smtp import SmtpMailer
 from adapters.webhooks.http import HttpSender
@@ -89,6 +90,7 @@ def create_app(settings: Settings | None = None, ports: Ports | None = None) -> 
             mailer=given.mailer or SmtpMailer(app),
             billing=given.billing or _billing(settings),
             webhooks=given.webhooks or HttpSender(settings.networks),
+            dns=given.dns or SystemDns(),
             mailbox=given.mailbox or (_mailbox(settings) if settings.bounce_imap_server else None),
         )
 

@@ -87,6 +87,12 @@ def _bounce_address(value: str) -> str:
     return value
 
 
+def _selector(value: str) -> str:
+    if value and not re.fullmatch(r"[A-Za-z0-9]([A-Za-z0-9._-]*[A-Za-z0-9])?", value):
+        raise ValueError("write it as it stands before ._domainkey, like 2026a")
+    return value
+
+
 def _folder(value: str) -> str:
     if not value.isascii() or not value.isprintable():
         raise ValueError(
@@ -239,6 +245,7 @@ class Settings(BaseSettings):
     mail_use_tls: bool = False
     mail_use_ssl: bool = False
     mail_default_sender: Line = "membership@localhost"
+    mail_dkim_selector: Annotated[str, AfterValidator(_selector)] = ""
     bounce_address: Annotated[str, AfterValidator(_bounce_address)] | None = None
     bounce_imap_server: str = ""
     bounce_imap_port: int = Field(default=993, ge=1, le=65535)

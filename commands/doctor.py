@@ -1,7 +1,5 @@
 """`flask doctor`: is this installation in order? One line a check, and what to do where it is not."""
 
-import smtplib
-import ssl
 import stat
 import tempfile
 from collections.abc import Iterator
@@ -14,7 +12,7 @@ from flask import current_app
 from sqlalchemy import Engine, select
 from sqlalchemy.exc import DBAPIError
 
-from commands import schema
+from commands import doctor_mail, schema
 from commands.advice import use_known_since
 from commands.failures import flat, of_database
 from commands.output import instant
@@ -27,7 +25,6 @@ from services.installation import Installation, installed
 from services.outgoing import desk
 from settings import Settings, SettingsError, load
 
-SMTP_TIMEOUT = 10
 THIS_MACHINE = ("localhost", "127.0.0.1", "::1")
 SHORTEST_KEY = 16
 
@@ -65,7 +62,8 @@ def findings() -> Iterator[Finding]:
         return
     now = installation.clock.now()
     yield _time_zone(settings, now)
-    yield _smtp(settings)
+    for checked in doctor_mail.checks(settings, installation.dns, installation.mailbox, now):
+        yield Finding(*checked)
     database = _database(db.engine)
     yield from database
     if not all(finding.ok for finding in database):
@@ -122,34 +120,6 @@ def _public_url(settings: Settings) -> Iterator[Finding]:
 def _time_zone(settings: Settings, now: datetime) -> Finding:
     here = now.astimezone(settings.zone)
     return Finding("time zone", True, f"{settings.service_timezone}, where it is {here:%Y-%m-%d %H:%M}")
-
-
-def _smtp(settings: Settings) -> Finding:
-    """Greet the mail server as delivery does, and send nothing."""
-    where = f"{settings.mail_server}:{settings.mail_port}"
-    context = ssl.create_default_context()
-    try:
-        if settings.mail_use_ssl:
-            server: smtplib.SMTP = smtplib.SMTP_SSL(
-                settings.mail_server, settings.mail_port, timeout=SMTP_TIMEOUT, context=context
-            )
-        else:
-            server = smtplib.SMTP(settings.mail_server, settings.mail_port, timeout=SMTP_TIMEOUT)
-        with server:
-            server.ehlo_or_helo_if_needed()
-            if settings.mail_use_tls:
-                server.starttls(context=context)
-            if settings.mail_username and settings.mail_password:
-                server.login(settings.mail_username, settings.mail_password)
-    except (OSError, smtplib.SMTPException) as error:
-        return Finding(
-            "mail server", False, f"{where}: {flat(str(error)) or type(error).__name__}: check MAIL_SERVER …"
-        )
-    return Finding("mail server", True, f"{where} answers{' with a good certificate' * _encrypted(settings)}")
-
-
-def _encrypted(settings: Settings) -> bool:
-    return settings.mail_use_tls or settings.mail_use_ssl
 
 
 def _database(engine: Engine) -> list[Finding]:

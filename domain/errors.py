@@ -25,6 +25,10 @@ class TooMany(Refused):
     """Asked too often; the text says when it can be asked again."""
 
 
+class DnsAway(DormouseError):
+    """No name server has answered, so nothing is known about a name."""
+
+
 class MailboxAway(DormouseError):
     """The mailbox of bounces cannot be read at the moment; the text says what its server, or the line, said."""
 

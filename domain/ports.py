@@ -73,6 +73,19 @@ class MailSession(Protocol):
     def __exit__(self, *exc: object) -> None: ...
 
 
+class Dns(Protocol):
+    """What the domain name system says about a name. Every question may raise DnsAway."""
+
+    def texts(self, name: str) -> list[str]:
+        """Its TXT records, each in one piece."""
+
+    def mail_hosts(self, name: str) -> list[str]:
+        """Its MX hosts, the preferred first; an empty one says that it takes no mail (RFC 7505)."""
+
+    def addresses(self, name: str) -> list[str]:
+        """Its IPv4 and IPv6 addresses."""
+
+
 @dataclass(frozen=True, slots=True)
 class WaitingMail:
     """A mail in a mailbox: what the mailbox calls it while the visit lasts, and its bytes, if long its beginning."""

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 from flask import current_app
 
-from domain.ports import Billing, Clock, Mailbox, Mailer, WebhookSender
+from domain.ports import Billing, Clock, Dns, Mailbox, Mailer, WebhookSender
 from settings import Settings
 
 
@@ -18,6 +18,7 @@ class Ports:
     billing: Billing | None = None
     webhooks: WebhookSender | None = None
     mailbox: Mailbox | None = None
+    dns: Dns | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,6 +28,7 @@ class Installation:
     mailer: Mailer
     billing: Billing
     webhooks: WebhookSender
+    dns: Dns
     mailbox: Mailbox | None = None
     """Where bounces come to; None where none is configured."""
 

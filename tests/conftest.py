@@ -26,7 +26,7 @@ from app import create_app
 from models import db
 from services.installation import Ports
 from settings import Settings
-from tests.doubles import FrozenClock, SmtpCatcher, WebhookCatcher
+from tests.doubles import FrozenClock, NoDns, SmtpCatcher, WebhookCatcher
 
 hypothesis_settings.register_profile(
     "repeatable",
@@ -173,7 +173,7 @@ def make_app(
         settings = make_settings(
             database_url, tmp_path, **{"mail_server": smtp.host, "mail_port": smtp.port, **changes}
         )
-        app = create_app(settings, Ports(clock=clock))
+        app = create_app(settings, Ports(clock=clock, dns=NoDns()))
         app.testing = True
         made.append(app)
         return app

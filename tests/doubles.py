@@ -15,6 +15,8 @@ from typing import Any
 from aiosmtpd.controller import Controller
 from aiosmtpd.smtp import SMTP, Envelope, Session
 
+from domain.errors import DnsAway
+
 
 class FrozenClock:
     """A clock that stands still until a test moves it."""
@@ -39,6 +41,15 @@ class FrozenClock:
         """Somebody sets the machine's clock, while no time passes."""
         self.tick(**by)
         self._booted_at += timedelta(**by)
+
+
+class NoDns:
+    """No name server anywhere. tests/names.py has a real one, for who wants to be told something."""
+
+    def texts(self, name: str) -> list[str]:
+        raise DnsAway(f"no answer about {name}")
+
+    mail_hosts = addresses = texts
 
 
 @dataclass(frozen=True)

@@ -57,6 +57,7 @@ BAD = [
     ("MAIL_USE_SSL", "2"),
     ("MAIL_DEFAULT_SENDER", "membership"),
     ("MAIL_DEFAULT_SENDER", "a@example.org\nBcc: b@example.org"),
+    ("MAIL_DKIM_SELECTOR", "2026a._domainkey.example.org."),
     ("BOUNCE_ADDRESS", "bounces"),
     ("BOUNCE_ADDRESS", "bounces+all@example.org"),
     ("BOUNCE_ADDRESS", "a-local-part-that-is-much-too-long@example.org"),

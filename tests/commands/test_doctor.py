@@ -12,9 +12,10 @@ from sqlalchemy import text
 
 from app import create_app
 from models import JobRun, db
+from services.installation import Ports
 from tests import factories
 from tests.conftest import make_settings
-from tests.doubles import FrozenClock, SmtpCatcher
+from tests.doubles import FrozenClock, NoDns, SmtpCatcher
 from tests.factories import at
 
 
@@ -48,8 +49,8 @@ def test_all_is_well(healthy: Callable[..., Flask]) -> None:
     assert (result.exit_code, bad(result)) == (0, [])
     names = [line.split(":")[0].removeprefix("ok   ") for line in result.stdout.splitlines()]
     assert names == [
-        "settings", "secret key", "evidence", "instance", "public URL", "time zone", "mail server", "database",
-        "schema", "use feed", "jobs",
+        "settings", "secret key", "evidence", "instance", "public URL", "time zone", "mail server", "mail sender", "DNS",
+        "database", "schema", "use feed", "jobs",
     ]  # fmt: skip
     assert "secret key: set" in result.stdout
     assert "Europe/Berlin, where it is 2026-06-03 12:00" in result.stdout
@@ -153,5 +154,5 @@ def test_a_database_that_is_away(tmp_path: Path, smtp: SmtpCatcher) -> None:
         mail_server=smtp.host,
         mail_port=smtp.port,
     )
-    (line,) = bad(doctor(create_app(settings)))
+    (line,) = bad(doctor(create_app(settings, Ports(dns=NoDns()))))
     assert line.startswith("database: cannot use the database postgresql+psycopg://u:***@127.0.0.1:1/x")
