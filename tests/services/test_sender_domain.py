@@ -123,6 +123,7 @@ def test_spf_is_asked_of_the_domain_of_the_return_path(tmp_path: Any) -> None:
         ("v=DKIM2; p=x", "is no key"),
         ("hello", "is no key"),
     ],
+    ids=["short", "curve", "another-type", "taken-back", "unreadable", "another-version", "no-key"],
 )  # fmt: skip
 def test_dkim(tmp_path: Any, record: str, expected: str) -> None:
     assert expected in said({**GOOD, "2026a._domainkey.lumio.example": {"TXT": [txt(record)]}}, tmp_path, "DKIM")
