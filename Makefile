@@ -16,7 +16,7 @@ WORKERS ?= 2
 ARGS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test tests faults mutate lint format bench pins messages mail-snapshots mail-pictures clean
+.PHONY: help demo test tests faults mutate screenshots lint format bench pins messages mail-snapshots mail-pictures clean
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-15s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -37,6 +37,12 @@ faults: $(DEV) ## Kill, stop and race everything in the long form, and add up wh
 
 mutate: $(DEV) ## Break the code on purpose, one thing at a time, and see the tests notice; ARGS="lease" does some
 	@WORKERS=$(WORKERS) $(BIN)/python -m tests.faults.mutate $(ARGS)
+
+SCREENSHOTS ?= instance/screenshots
+screenshots: $(DEV) $(BROWSER) ## Picture every page in every state, both languages, phone and desktop, into SCREENSHOTS
+	@rm -rf "$(SCREENSHOTS)"; CHROMIUM="$$(cat $(BROWSER))" SCREENSHOTS="$(abspath $(SCREENSHOTS))" \
+		$(BIN)/python -m pytest -q -p no:cacheprovider tests/browser/screenshots.py $(ARGS)
+	@echo "Pictures and contact sheets: $(SCREENSHOTS)"
 
 lint: $(DEV) ## Style, types and who may import whom
 	@$(BIN)/ruff check --quiet .

@@ -30,6 +30,7 @@ def show() -> str:
         "account/show.html",
         member=member,
         has_case=current_user.asked,
+        ending=current_user.asked == Answer.LAPSE,
         spoken=wording.supported(member.locale),
         next_charge=_next_charge(member, here.clock.now()),
         price=wording.price(member.price_minor, member.currency, member.billing_interval),

@@ -1,0 +1,99 @@
+"""Every page and state in a real browser: what axe finds, what is too wide, too heavy, moves, or is in a wrong order.
+
+Three tours: English in the light theme, German in the dark one, and English without scripts, which none of it needs.
+"""
+
+import itertools
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+from axe_playwright_python.sync_playwright import Axe
+from flask import Flask
+from playwright.sync_api import BrowserContext, Page
+from sqlalchemy.orm import Session
+
+from settings import ROOT
+from tests.browser.conftest import NARROW, WIDE
+from tests.browser.people import LATER, People
+from tests.browser.tour import Tour, failing_pages
+from tests.doubles import FrozenClock
+from tests.web.browser import well_formed
+
+HEAVIEST = 60_000
+"""Bytes of a page with all it loads, uncompressed."""
+
+WATCH_FOR_SHIFTS = """
+window.shifted = 0
+new PerformanceObserver(list => { for (const one of list.getEntries()) window.shifted += one.value })
+    .observe({type: 'layout-shift', buffered: true})
+"""
+HEADINGS = "[...document.querySelectorAll('h1, h2, h3, h4, h5, h6')].map(one => Number(one.tagName[1]))"
+OVERFLOW = "document.documentElement.scrollWidth - document.documentElement.clientWidth"
+
+
+@pytest.fixture
+def app(app: Flask) -> Flask:
+    failing_pages(app)
+    return app
+
+
+@pytest.fixture
+def tour(
+    app: Flask, session: Session, site: str, context: BrowserContext, clock: FrozenClock, language: str
+) -> Callable[[], Tour]:
+    people = People(session, app.extensions["dormouse"].settings, language)
+    clock.travel(LATER)
+    return lambda: Tour(context, app, people, site, language)
+
+
+class Weighed:
+    """Bytes of each address the browser was given."""
+
+    def __init__(self, context: BrowserContext) -> None:
+        self.static = sum(
+            (ROOT / "static" / name).stat().st_size
+            for name in ("dormouse.css", "dormouse.svg", "vendor/simple-2.3.7.min.css")
+        )
+
+    def of(self, page: Page) -> int:
+        return self.static + len(page.content().encode())
+
+
+def in_order(levels: list[int]) -> bool:
+    """One h1, which comes first but for the notice before it, and no level left out on the way down."""
+    return levels.count(1) == 1 and all(after - before <= 1 for before, after in itertools.pairwise(levels))
+
+
+@pytest.mark.parametrize(("language", "scheme"), [("en", "light"), ("de", "dark")])
+def test_every_page_is_sound(context: BrowserContext, tour: Callable[[], Tour], scheme: Any) -> None:
+    context.add_init_script(WATCH_FOR_SHIFTS)
+    taken, weighed, wrong, stops = tour(), Weighed(context), [], 0
+    taken.page.emulate_media(color_scheme=scheme)
+    for name in taken.stops():
+        page, stops = taken.page, stops + 1
+        well_formed("<!doctype html>" + page.locator("html").evaluate("html => html.outerHTML"))
+        # Before anything is resized, which moves things rightly.
+        if (shift := page.evaluate("window.shifted")) > 0:
+            wrong.append(f"{name}: the layout shifts by {shift}")
+        for viewport in (NARROW, WIDE):
+            page.set_viewport_size(viewport)
+            if (overflow := page.evaluate(OVERFLOW)) > 0:
+                wrong.append(f"{name}: {overflow} px too wide at {viewport['width']} px")
+        found = Axe().run(page)
+        wrong += [f"{name}: {one['id']}: {one['nodes'][0]['html']}" for one in found.response["violations"]]
+        if not in_order(page.evaluate(HEADINGS)):
+            wrong.append(f"{name}: headings {page.evaluate(HEADINGS)}")
+        if weighed.of(page) > HEAVIEST:
+            wrong.append(f"{name}: {weighed.of(page)} bytes")
+    assert wrong == []
+    assert stops >= 75
+
+
+@pytest.mark.parametrize("language", ["en"])
+@pytest.mark.parametrize("context", [False], ids=["no-scripts"], indirect=True)
+def test_every_page_comes_without_scripts(tour: Callable[[], Tour]) -> None:
+    taken = tour()
+    seen = {name: taken.page.locator("h1").inner_text() for name in taken.stops()}
+    assert all(seen.values())
+    assert len(seen) >= 75
