@@ -13,6 +13,7 @@ import blueprints.auth
 import blueprints.banner
 import blueprints.checkin
 import blueprints.comeback
+import blueprints.embedding
 import blueprints.ending
 import blueprints.errors
 import blueprints.evidence
@@ -49,6 +50,7 @@ PAGES = (
     blueprints.health,
     blueprints.hooks,
     blueprints.api,
+    blueprints.embedding,
 )
 
 
@@ -99,6 +101,8 @@ def create_app(settings: Settings | None = None, ports: Ports | None = None) -> 
     # Signed by whoever calls, or with a key of theirs; there is no browser whose session could be abused.
     csrf.exempt(blueprints.hooks.blueprint)
     csrf.exempt(blueprints.api.blueprint)
+    # Its Origin is looked at, and the assertion is a secret of the service.
+    csrf.exempt(blueprints.auth.from_service)
     if settings.demo:
         from blueprints import demo
         from jobs import travelling
@@ -107,6 +111,7 @@ def create_app(settings: Settings | None = None, ports: Ports | None = None) -> 
         travelling.init_app(app)
     for part in (
         blueprints.banner,
+        blueprints.embedding,
         blueprints.errors,
         blueprints.headers,
         blueprints.language,

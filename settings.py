@@ -119,6 +119,20 @@ def _webhook_keys(values: tuple[str, ...]) -> tuple[str, ...]:
     return values
 
 
+def _origins(values: tuple[str, ...]) -> tuple[str, ...]:
+    for value in values:
+        try:
+            parts = urlsplit(value)
+            usable = (
+                parts.scheme in ("http", "https") and parts.hostname and parts.port != 0 and "@" not in parts.netloc
+            )
+        except ValueError:
+            usable = False
+        if not usable or value != f"{parts.scheme}://{parts.netloc}" or value != value.lower():
+            raise ValueError("write origins like https://www.example.org, without a path or a slash at the end")
+    return values
+
+
 def _hook_url(url: str) -> str:
     try:
         parts = urlsplit(url)
@@ -184,6 +198,19 @@ class Notice(NamedTuple):
     paragraphs: tuple[str, ...]
 
 
+SHORTEST_SHARED_KEY = 32
+ED25519_DER = bytes.fromhex("302a300506032b6570032100")
+"""How a public Ed25519 key begins that is written as PEM; 32 bytes follow."""
+
+
+def _is_ed25519(key: str) -> bool:
+    try:
+        written = base64.b64decode(key, validate=True)
+    except ValueError:
+        return False
+    return written.startswith(ED25519_DER) and len(written) == len(ED25519_DER) + 32
+
+
 CommaSeparated = Annotated[tuple[str, ...], NoDecode]
 COMMA_SEPARATED = (
     "exempt_plans",
@@ -191,6 +218,8 @@ COMMA_SEPARATED = (
     "secret_key_fallbacks",
     "bounce_webhook_secret",
     "events_secret",
+    "service_keys",
+    "service_origins",
     "webhook_networks",
     "evidence_keys_before",
     "stripe_webhook_secret",
@@ -268,6 +297,10 @@ class Settings(BaseSettings):
     stripe_webhook_secret: CommaSeparated = ()
     stripe_api: Annotated[str, AfterValidator(_absolute_url)] | None = None
 
+    service_keys: CommaSeparated = ()
+    service_key_algorithm: Literal["EdDSA", "HS256"] = "EdDSA"
+    service_issuer: Line = ""
+    service_origins: Annotated[CommaSeparated, AfterValidator(_origins)] = ()
     events_url: Annotated[str, AfterValidator(_hook_url)] | None = None
     events_secret: Annotated[CommaSeparated, AfterValidator(_webhook_keys)] = ()
     webhook_networks: Annotated[CommaSeparated, AfterValidator(_networks)] = ()
@@ -289,6 +322,13 @@ class Settings(BaseSettings):
             raise ValueError("EVENTS_SECRET is not set: without it nobody could tell our events from made-up ones")
         if self.billing == "stripe":
             _right_stripe_key(self.stripe_key, live=self.stripe_live)
+        for key in self.service_keys:
+            if self.service_key_algorithm == "HS256" and len(key.encode()) < SHORTEST_SHARED_KEY:
+                raise ValueError(f"SERVICE_KEYS: a key for HS256 has {SHORTEST_SHARED_KEY} bytes or more")
+            if self.service_key_algorithm == "EdDSA" and not _is_ed25519(key):
+                raise ValueError("SERVICE_KEYS: write the public Ed25519 key as the line between those of its PEM file")
+        if self.service_keys and not self.service_issuer:
+            raise ValueError("SERVICE_ISSUER is not set: it is what the service names itself in its assertions")
         return self
 
     @property

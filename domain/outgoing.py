@@ -43,6 +43,7 @@ TOLD: dict[tuple[str, str | None], Type] = {
     ("answered_keep", None): Type.KEPT,
     ("kept_unasked", None): Type.KEPT,
     ("answered_lapse", None): Type.ENDING,
+    ("keep_voided", None): Type.CASE_OPENED,
     ("case_closed", "lapsed"): Type.LAPSED,
     ("case_closed", None): Type.CASE_CLOSED,
     ("came_back", None): Type.RETURNED,

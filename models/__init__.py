@@ -10,7 +10,7 @@ from models.magic_link import MagicLink
 from models.member import Member
 from models.message import MailPace, Message
 from models.outgoing import EventEndpoint, OutgoingEvent
-from models.running import ClockJump, Erasure, JobRun, Operator, UseFeed
+from models.running import ClockJump, Erasure, JobRun, Operator, UsedAssertion, UseFeed
 
 __all__ = [
     "ApiKey",
@@ -38,6 +38,7 @@ __all__ = [
     "Profile",
     "SavedList",
     "UseFeed",
+    "UsedAssertion",
     "change",
     "db",
     "for_writing",

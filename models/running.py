@@ -64,6 +64,15 @@ class Operator(Base):
     session_generation: Mapped[int] = mapped_column(server_default="1")
 
 
+class UsedAssertion(Base):
+    """An assertion of the service that has signed somebody in, by the digest of its id: it is good once."""
+
+    __tablename__ = "used_assertion"
+
+    digest: Mapped[str] = mapped_column(String(64), primary_key=True)
+    expires_at: Mapped[datetime] = mapped_column(index=True)
+
+
 class Erasure(Base):
     """Keyed HMAC of the external_id of a purged member, so that an import cannot raise them again."""
 

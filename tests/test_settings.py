@@ -66,6 +66,13 @@ BAD = [
     ("BOUNCE_IMAP_FOLDER", "Rückläufer"),
     ("BOUNCE_IMAP_ASIDE", "a\nb"),
     ("BOUNCE_WEBHOOK_SECRET", "whsec_"),
+    ("SERVICE_KEYS", "MCowBQYDK2VwAyEA"),
+    ("SERVICE_KEYS", "swordfish"),
+    ("SERVICE_KEY_ALGORITHM", "none"),
+    ("SERVICE_ISSUER", "a\nb"),
+    ("SERVICE_ORIGINS", "https://lumio.example/"),
+    ("SERVICE_ORIGINS", "*"),
+    ("SERVICE_ORIGINS", "null"),
     ("EVENTS_URL", "https://name:word@lumio.example/hooks"),
     ("EVENTS_SECRET", "whsec_c2hvcnQ="),
     ("WEBHOOK_NETWORKS", "10.0.0.1/8"),
@@ -389,6 +396,7 @@ def test_the_documented_examples_are_accepted(monkeypatch: pytest.MonkeyPatch, t
             continue
         with monkeypatch.context() as environment:
             environment.setenv("SECRET_KEY", "k")
+            environment.setenv("SERVICE_ISSUER", "lumio")
             environment.setenv("EVENTS_SECRET", "whsec_C2FVsBQIhrscChlQIMV+b5sSYspob7oD")
             environment.setenv(name, example)
             load(instance_path=tmp_path)

@@ -71,6 +71,8 @@ def cast(session: Session, settings: Settings, **facts: str) -> Cast:
     opened(session, settings, NOW)
     case = case_of(session, asked)
     tokens = {"/check-in/": check_in.token(settings, case.public_id, case.address_generation)}
+    # The service of these tests hands nobody over; tests/web/test_from_service.py has one that does.
+    tokens["/sign-in/service/"] = "none"
     for begin, purpose, member in (
         ("/sign-in/", Purpose.SIGN_IN, asked),
         ("/account/erase/", Purpose.ERASE, asked),
