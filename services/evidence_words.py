@@ -39,7 +39,10 @@ class Section:
 
 @dataclass(frozen=True, slots=True)
 class Page:
-    """``last_day`` names the end; ``key`` is the fingerprint and ``value`` the signature, None where there is none."""
+    """``last_day`` names the end; ``key`` is the fingerprint and ``value`` the signature, None where there is none.
+
+    A file that is asked for later is as of later: only where both are written at once is the signature the same.
+    """
 
     lead: str
     last_day: str

@@ -9,6 +9,7 @@ import fcntl
 import secrets
 import shutil
 import socket
+from base64 import b64encode
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -71,6 +72,7 @@ def demo_settings(folder: Path, port: int, mail_server: str, mail_port: int) -> 
             "instance_path": folder,
             "database_url": f"sqlite:///{folder / 'dormouse.db'}",
             "secret_key": _kept_key(folder / "secret_key"),
+            "evidence_key": _kept_key(folder / "evidence_key"),
             "public_url": f"http://localhost:{port}",
             "service_name": "Lumio",
             "service_timezone": "Europe/Berlin",
@@ -85,10 +87,10 @@ def demo_settings(folder: Path, port: int, mail_server: str, mail_port: int) -> 
 
 
 def _kept_key(path: Path) -> str:
-    """Links in the demo's mails work again after a start with --keep."""
+    """Links in the demo's mails work again after a start with --keep, and so does what was proved."""
     if not path.exists():
         path.touch(mode=0o600)
-        path.write_text(secrets.token_urlsafe(48))
+        path.write_text(b64encode(secrets.token_bytes(32)).decode())
     return path.read_text()
 
 

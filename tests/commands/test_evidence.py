@@ -57,6 +57,7 @@ def test_from_the_export_to_the_verdict(runner: FlaskCliRunner, tmp_path: Path) 
     HTMLParser(strict=True).parse(html)
     assert '<html lang="de">' in html
     assert "30. Juni 2026" in html
+    assert json.loads(file.read_text())["signature"]["value"] in html, "both are of one moment"
     assert not re.search(r"<(script|style|link|img)|\shref=", html), "it is read without this site"
     keys = runner.invoke(args=["evidence", "key"])
     assert (keys.exit_code, FINGERPRINT in keys.output.replace(" ", "")) == (0, True)

@@ -125,7 +125,7 @@ def test_it_serves_the_first_page_and_ends_on_request(tmp_path: Path, port: int)
         assert again.returncode == 1
         assert "running already" in again.stderr
     # All it has is in its own folder; no database beside it.
-    assert {file.name for file in tmp_path.iterdir()} <= {"demo", "demo.lock", "secret_key"}
+    assert {file.name for file in tmp_path.iterdir()} <= {"demo", "demo.lock", "secret_key", "evidence_key"}
 
 
 def test_with_keep_it_goes_on_where_it_was(prepared: Path, tmp_path: Path, port: int) -> None:
@@ -154,7 +154,7 @@ def test_a_file_of_ones_own_is_previewed_and_nothing_stays(tmp_path: Path) -> No
     assert "stopped_using" in done.stdout
     assert path.read_bytes() == before
     assert list(temporary.iterdir()) == []
-    assert {file.name for file in instance.iterdir()} <= {"secret_key"}
+    assert {file.name for file in instance.iterdir()} <= {"secret_key", "evidence_key"}
 
 
 def test_a_preview_needs_neither_the_configured_database_nor_a_key(tmp_path: Path) -> None:
