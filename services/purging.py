@@ -114,7 +114,7 @@ def erase(session: Session, settings: Settings, member_id: int, now: datetime) -
         raise NotFound("There is no such member.")
     if member.erase_requested_at is not None:
         raise Refused("This erasure is under way: the payment provider's confirmation is awaited.")
-    if member.status == MemberStatus.ACTIVE and is_billed(member) and not _stop_is_on_its_way(session, member_id):
+    if member.status == MemberStatus.ACTIVE and is_billed(member) and not _stop_is_on_its_way(session, member):
         billing.order(session, kind=OrderKind.STOP, key=f"stop:erase:{member.public_id}", member=member, now=now)
     case = live_case(session, member_id)
     if case is not None:
@@ -194,14 +194,17 @@ def _owed_by_billing() -> Any:
     )
 
 
-def _stop_is_on_its_way(session: Session, member_id: int) -> bool:
-    latest_kind = session.scalar(
-        select(BillingOrder.kind)
-        .where(BillingOrder.member_id == member_id, BillingOrder.state != OrderState.SUPERSEDED)
+def _stop_is_on_its_way(session: Session, member: Member) -> bool:
+    """Whether the latest order is a stop of what is paid now, and not of a membership before a return."""
+    latest = session.execute(
+        select(BillingOrder.kind, BillingOrder.created_at)
+        .where(BillingOrder.member_id == member.id, BillingOrder.state != OrderState.SUPERSEDED)
         .order_by(BillingOrder.id.desc())
         .limit(1)
-    )
-    return latest_kind == OrderKind.STOP
+    ).first()
+    if latest is None or latest.kind != OrderKind.STOP:
+        return False
+    return member.returned_at is None or latest.created_at >= member.returned_at
 
 
 def _purge_window(session: Session, settings: Settings, due: Any, now: datetime) -> int:

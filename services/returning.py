@@ -9,12 +9,14 @@ from datetime import datetime, timedelta
 from typing import Any
 
 from sqlalchemy import BigInteger, ColumnElement, String, and_, exists, literal, select, update
+from sqlalchemy import case as when
 from sqlalchemy.orm import Session
 
 from domain import dates
 from domain.errors import QuoteChanged, Refused
 from domain.lifecycle import Answer, CaseState, MemberStatus, MessageState, OrderKind, OrderState
 from domain.notices import Kind
+from domain.policy import SubscriptionStatus
 from models import BillingOrder, Case, Member, Message, change, insert
 from models.base import UTCDateTime
 from services import billing, events, outbox
@@ -82,7 +84,7 @@ def order(session: Session, settings: Settings, member_id: int, quoted: Quote, n
     assert member.lapsed_at is not None
     decision = f"{member.public_id}:{int(member.lapsed_at.timestamp())}"
     access_ended_at = member.access_ends_at
-    _activate(session, Member.id == member_id, now, returned_at=now)
+    _activate(session, Member.id == member_id, now, returned_at=now, subscription_status=_runs_again())
     session.refresh(member)
     if present.kind == OrderKind.UNDO:
         if is_billed(member) and not billing.supersede_untried_stop(session, member_id, now):
@@ -181,6 +183,14 @@ def _activate(session: Session, which: Any, now: datetime, **values: Any) -> int
     )
 
 
+def _runs_again() -> ColumnElement[str]:
+    """A subscription that a file called ended after our stop runs again by our order: the next end has to stop it."""
+    return when(
+        (Member.subscription_status == SubscriptionStatus.ENDED, SubscriptionStatus.ACTIVE.value),
+        else_=Member.subscription_status,
+    )
+
+
 def _reverse(session: Session, which: Any, becomes: CaseState, mail: Kind | None, now: datetime) -> int:
     """Take silent lapses back: members active, cases as they should have ended, stops struck out or undone, a mail."""
     lapsed = and_(
@@ -201,7 +211,7 @@ def _reverse(session: Session, which: Any, becomes: CaseState, mail: Kind | None
     if not reversed_:
         return 0
     ours = Case.batch == batch
-    _activate(session, Member.id.in_(select(Case.member_id).where(ours)), now)
+    _activate(session, Member.id.in_(select(Case.member_id).where(ours)), now, subscription_status=_runs_again())
     _take_back_stops(session, BillingOrder.case_id.in_(select(Case.id).where(ours)), now, done_too=True)
     _take_back_mails(session, Message.case_id.in_(select(Case.id).where(ours)))
     if mail is not None:

@@ -1,9 +1,9 @@
 """What an attacker of the code found: things that happen between two steps, and must come out right all the same."""
 
-from datetime import timedelta
+from datetime import datetime, timedelta
 
 import pytest
-from sqlalchemy import select, update
+from sqlalchemy import literal, select, update
 from sqlalchemy.orm import Session
 
 from domain import dates
@@ -11,6 +11,7 @@ from domain.lifecycle import Answer, OrderKind, Through
 from domain.notices import Kind
 from domain.ports import BillingReceipt
 from models import BillingOrder, Campaign, Case, MagicLink, Member, Message
+from models.base import UTCDateTime
 from services import billing, campaigns, decisions, purging, returning, warning
 from services.mail import bounces, dispatch
 from settings import Settings
@@ -259,3 +260,72 @@ def test_an_end_at_the_moment_of_the_draft_is_one_case(session: Session, setting
     session.commit()
     assert len(session.scalars(select(Case).where(Case.member_id == member.id)).all()) == 1
     assert session.scalar(select(Campaign.dormant_count)) == 0
+
+
+def said_ended(session: Session, member: Member) -> None:
+    """The nightly file after our stop: the service lists the subscription as ended."""
+    session.execute(update(Member).where(Member.id == member.id).values(subscription_status="ended"))
+    session.commit()
+
+
+def settled(session: Session, now: datetime) -> None:
+    while claimed := billing.claim(session, now, 10):
+        for one in claimed:
+            billing.record(session, one, BillingReceipt(f"done {one.key}"), now)
+        session.commit()
+
+
+@pytest.mark.parametrize("paid_through", [None, "2026-09-15 10:00"])
+def test_scenario_34_who_came_back_after_a_file_said_ended_is_billed_and_can_end_again(
+    session: Session, settings: Settings, paid_through: str | None
+) -> None:
+    """The file's word is about the subscription before: the order makes it run again, and an end has to stop it."""
+    member = factories.dormant(session, paid_through=None if paid_through is None else at(paid_through))
+    session.commit()
+    opened(session, settings, NOW)
+    close(session, settings, at("2026-06-30 22:05"))
+    settled(session, at("2026-06-30 22:05"))
+    said_ended(session, member)
+    back = at("2026-08-03 10:00")
+    session.refresh(member)
+    kind = returning.order(session, settings, member.id, returning.quote(member, settings, back), back).kind
+    session.commit()
+    settled(session, back)
+    session.refresh(member)
+    assert (orders_of(session, member)[-1], member.subscription_status) == ((kind, "done"), "active")
+    decisions.end_membership(session, settings, member.id, Through.ACCOUNT, back + timedelta(hours=1))
+    assert orders_of(session, member)[-1] == (OrderKind.STOP, "queued")
+
+
+def test_scenario_19_an_end_after_a_reversal_stops_though_a_file_said_ended(
+    session: Session, settings: Settings
+) -> None:
+    member = factories.dormant(session)
+    session.commit()
+    opened(session, settings, NOW)
+    close(session, settings, at("2026-06-30 22:05"))
+    settled(session, at("2026-06-30 22:05"))
+    said_ended(session, member)
+    use = select(literal(member.id).label("member_id"), literal(at("2026-06-30 21:00"), UTCDateTime()).label("used_at"))
+    assert returning.reverse_for_use(session, settings, use, JULY_1) == 1
+    session.commit()
+    settled(session, JULY_1)
+    session.refresh(member)
+    decisions.end_membership(session, settings, member.id, Through.ACCOUNT, JULY_1 + timedelta(hours=1))
+    assert [kind for kind, _ in orders_of(session, member)] == [OrderKind.STOP, OrderKind.UNDO, OrderKind.STOP]
+
+
+def test_scenario_36_erasing_who_came_back_elsewhere_stops_what_they_pay_since(
+    session: Session, settings: Settings
+) -> None:
+    """The stop on record is of the membership before: it stops nothing of the one that was paid since."""
+    member = factories.dormant(session)
+    session.commit()
+    opened(session, settings, NOW)
+    close(session, settings, at("2026-06-30 22:05"))
+    settled(session, at("2026-06-30 22:05"))
+    session.execute(update(Member).values(paid_through=at("2026-08-20 10:00")))
+    assert returning.returned_elsewhere(session, settings, at("2026-07-21 06:00")) == 1
+    session.commit()
+    assert purging.erase(session, settings, member.id, at("2026-07-25 09:00")) is False
+    assert orders_of(session, member)[-1] == (OrderKind.STOP, "queued")
