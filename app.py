@@ -21,6 +21,7 @@ import blueprints.headers
 import blueprints.health
 import blueprints.hooks
 import blueprints.language
+import blueprints.look
 import blueprints.masking
 import blueprints.programme
 import blueprints.tolerance
@@ -47,6 +48,7 @@ PAGES = (
     blueprints.ending,
     blueprints.evidence,
     blueprints.programme,
+    blueprints.look,
     blueprints.health,
     blueprints.hooks,
     blueprints.api,
@@ -115,6 +117,7 @@ def create_app(settings: Settings | None = None, ports: Ports | None = None) -> 
         blueprints.errors,
         blueprints.headers,
         blueprints.language,
+        blueprints.look,
         blueprints.masking,
         blueprints.tolerance,
     ):

@@ -19,11 +19,14 @@ from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 from pydantic import AfterValidator, Field, ValidationError, model_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
+from domain import colours
 from domain.dates import start_of_day
 from domain.policy import Policy
 from domain.return_path import LONGEST_LOCAL_PART
 
 ROOT = Path(__file__).resolve().parent
+LARGEST_LOGO = 20_000
+"""Bytes: a page with all it loads stays under 60 kB."""
 
 
 class SettingsError(Exception):
@@ -211,6 +214,13 @@ def _is_ed25519(key: str) -> bool:
     return written.startswith(ED25519_DER) and len(written) == len(ED25519_DER) + 32
 
 
+def _colour(value: str) -> str:
+    if not re.fullmatch(r"#[0-9a-fA-F]{6}", value):
+        raise ValueError("write it like #7a4416")
+    return value.lower()
+
+
+Colour = Annotated[str, AfterValidator(_colour)]
 CommaSeparated = Annotated[tuple[str, ...], NoDecode]
 COMMA_SEPARATED = (
     "exempt_plans",
@@ -243,6 +253,11 @@ class Settings(BaseSettings):
 
     service_name: Line = "Dormouse"
     service_timezone: Annotated[str, AfterValidator(_known_zone)] = "UTC"
+    service_logo: Path | None = None
+    service_colour: Colour | None = None
+    service_colour_dark: Colour | None = None
+    service_highlight: Colour | None = None
+    service_highlight_dark: Colour | None = None
     service_url: Annotated[str, AfterValidator(_absolute_url)] | None = None
     default_locale: Literal["en", "de"] = "en"
     withdrawal_notice_en: str = ""
@@ -318,6 +333,8 @@ class Settings(BaseSettings):
             raise ValueError("BOUNCE_IMAP_ASIDE must be another folder than BOUNCE_IMAP_FOLDER")
         if "@" not in self.mail_default_sender:
             raise ValueError("MAIL_DEFAULT_SENDER is no address; write it like membership@example.org")
+        _usable_logo(self.logo)
+        _readable(self)
         if self.events_url and not self.events_secret:
             raise ValueError("EVENTS_SECRET is not set: without it nobody could tell our events from made-up ones")
         if self.billing == "stripe":
@@ -330,6 +347,21 @@ class Settings(BaseSettings):
         if self.service_keys and not self.service_issuer:
             raise ValueError("SERVICE_ISSUER is not set: it is what the service names itself in its assertions")
         return self
+
+    @property
+    def logo(self) -> Path | None:
+        """The file of the service's logo; a name without a folder is one in the instance folder."""
+        return None if self.service_logo is None else self.instance_path / self.service_logo
+
+    @property
+    def palettes(self) -> tuple[colours.Palette, colours.Palette] | None:
+        """The light and the dark palette of the service's own colours; None: it has none, and gets the usual look."""
+        if self.service_colour is None:
+            return None
+        highlight = self.service_highlight or self.service_colour
+        dark_highlight = self.service_highlight_dark or highlight
+        dark = self.service_colour_dark or colours.lightened(self.service_colour, dark_highlight)
+        return colours.light(self.service_colour, highlight), colours.dark(dark, dark_highlight)
 
     @property
     def zone(self) -> ZoneInfo:
@@ -404,6 +436,45 @@ class Settings(BaseSettings):
             "MAIL_DEFAULT_SENDER": _named(self.mail_default_sender, self.service_name),
             "MAIL_DEBUG": 0,
         }
+
+
+def _usable_logo(logo: Path | None) -> None:
+    if logo is None:
+        return
+    if logo.suffix not in (".svg", ".png", ".webp"):
+        raise ValueError(f"SERVICE_LOGO: {logo.name} is no .svg, .png or .webp file")
+    try:
+        size = logo.stat().st_size
+    except OSError as error:
+        raise ValueError(f"SERVICE_LOGO: {logo} cannot be read: {error.strerror}") from None
+    if size > LARGEST_LOGO:
+        raise ValueError(
+            f"SERVICE_LOGO: {logo.name} has {size} bytes; every page carries it, so {LARGEST_LOGO} are enough"
+        )
+
+
+SEEN = {"accent": "a link or button", "accent-hover": "a link", "accent-bg": "a box", "glow": "the notice"}
+
+
+def _readable(settings: Settings) -> None:
+    """Colours that cannot be read end the start, with one that can."""
+    lonely = {"SERVICE_COLOUR_DARK", "SERVICE_HIGHLIGHT", "SERVICE_HIGHLIGHT_DARK"}
+    if settings.palettes is None:
+        for name in sorted(lonely):
+            if getattr(settings, name.lower()) is not None:
+                raise ValueError(f"{name} needs SERVICE_COLOUR beside it")
+        return
+    for palette, name, mended in zip(
+        settings.palettes, ("SERVICE_COLOUR", "SERVICE_COLOUR_DARK"), (colours.darkened, colours.lightened), strict=True
+    ):
+        weak = colours.weak(palette)
+        if weak:
+            front, ground, found = min(weak, key=lambda pair: pair[2])
+            raise ValueError(
+                f"{name}: {palette['accent']} cannot be read well: {SEEN.get(front, 'a text')} on"
+                f" {SEEN.get(ground, 'the page')} would have a contrast of {found:.1f}, and {colours.TEXT} is the least"
+                f" (WCAG 2.2); {mended(palette['accent'], settings.service_highlight)} would do"
+            )
 
 
 def load(**overrides: object) -> Settings:

@@ -79,6 +79,13 @@ BAD = [
     ("BOUNCE_WEBHOOK_SECRET", "whsec_c2hvcnQ="),
     ("BOUNCE_WEBHOOK_SECRET", "whsec_not Base64 at all, however long"),
     ("SERVICE_URL", "www.lumio.example"),
+    ("SERVICE_LOGO", "nowhere.svg"),
+    ("SERVICE_LOGO", "logo.bmp"),
+    ("SERVICE_COLOUR", "blue"),
+    ("SERVICE_COLOUR", "#ffcc00"),
+    ("SERVICE_COLOUR_DARK", "#0b5d7a"),
+    ("SERVICE_HIGHLIGHT", "#fff"),
+    ("SERVICE_HIGHLIGHT_DARK", "#a9752b"),
     ("MAIL_RATE", "-1"),
     ("MAIL_RATE", "nan"),
     ("MAIL_DAILY", "-1"),
@@ -390,6 +397,7 @@ def test_the_documented_defaults_are_those_of_the_code() -> None:
 
 
 def test_the_documented_examples_are_accepted(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    (tmp_path / "lumio.svg").touch()
     for found in ROW.finditer(PAGE):
         name, example = found[1], found[4].strip().strip("`")
         if not example or name == "INSTANCE_PATH":
@@ -398,5 +406,7 @@ def test_the_documented_examples_are_accepted(monkeypatch: pytest.MonkeyPatch, t
             environment.setenv("SECRET_KEY", "k")
             environment.setenv("SERVICE_ISSUER", "lumio")
             environment.setenv("EVENTS_SECRET", "whsec_C2FVsBQIhrscChlQIMV+b5sSYspob7oD")
+            # Which the other colours need beside them.
+            environment.setenv("SERVICE_COLOUR", "#0b5d7a")
             environment.setenv(name, example)
             load(instance_path=tmp_path)
