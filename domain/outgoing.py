@@ -7,9 +7,11 @@ asked for. ``webhook-id`` is the same at every attempt, so that a service can dr
 import json
 import zlib
 from dataclasses import dataclass
-from datetime import datetime, timedelta
+from datetime import datetime, timedelta, tzinfo
 from enum import StrEnum
 from typing import Any
+
+from domain.dates import named_day
 
 
 class Type(StrEnum):
@@ -71,6 +73,9 @@ DETAILS = {
 }
 """Where the detail of an event would say something else to the service, or nothing: what it is told instead."""
 
+NAMED_DAYS = {"deadline_at": "deadline", "access_ends_at": "access_until", "keep_until": "saved_until"}
+"""Beside each instant goes the day that people are told: the last one before it, in the service's time zone."""
+
 INSTANTS = {
     Type.CASE_OPENED: ("deadline_at",),
     Type.KEPT: ("deadline_at",),
@@ -120,7 +125,7 @@ class Happening:
     keep_until: datetime | None = None
 
 
-def body(happening: Happening) -> bytes:
+def body(happening: Happening, zone: tzinfo) -> bytes:
     """The JSON that goes out; the same bytes at every attempt."""
     data: dict[str, Any] = {"external_id": happening.external_id}
     name = DETAIL_NAMES.get(happening.type)
@@ -131,6 +136,7 @@ def body(happening: Happening) -> bytes:
     for key in INSTANTS.get(happening.type, ()):
         instant = getattr(happening, key)
         if instant is not None:
+            data[NAMED_DAYS[key]] = named_day(instant, zone).isoformat()
             data[key] = instant.isoformat()
     told = {"type": happening.type, "timestamp": happening.at.isoformat(), "data": data}
     return json.dumps(told, ensure_ascii=False, separators=(",", ":")).encode()

@@ -197,5 +197,5 @@ def record(session: Session, settings: Settings, claimed: Claimed, reply: Webhoo
 
 
 def _post(settings: Settings, sender: WebhookSender, url: str, claimed: Claimed, now: datetime) -> WebhookReply:
-    body = outgoing.body(claimed.happening)
+    body = outgoing.body(claimed.happening, settings.zone)
     return sender.post(url, body, webhooks.signed(settings.events_secret, f"evt_{claimed.public_id}", body, now))

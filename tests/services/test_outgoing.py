@@ -55,7 +55,12 @@ def test_a_whole_round_is_told_in_its_order(
     campaigns.approve(session, settings, "2026-06", NOW)
     case = case_of(session, kept)
     asked = {"id": case.public_id, "month": "2026-06"}
-    expected = {"rule": "never_used", "case": asked, "deadline_at": "2026-06-30T22:00:00+00:00"}
+    expected = {
+        "rule": "never_used",
+        "case": asked,
+        "deadline": "2026-06-30",
+        "deadline_at": "2026-06-30T22:00:00+00:00",
+    }
     arrived = told()
     assert types(arrived) == ["case.opened"] * 2
     assert {"external_id": kept.external_id, **expected} in [data for _, data in arrived]
@@ -79,7 +84,10 @@ def test_a_whole_round_is_told_in_its_order(
     assert happened["member.lapsed"] == {
         "external_id": silent.external_id,
         "case": {"id": case_of(session, silent).public_id, "month": "2026-06"},
+        "deadline": "2026-06-30",
         "deadline_at": "2026-06-30T22:00:00+00:00",
+        "access_until": "2026-06-30",
+        "saved_until": "2027-04-30",
         "access_ends_at": "2026-06-30T22:00:00+00:00",
         "keep_until": "2027-04-30T22:00:00+00:00",
     }
