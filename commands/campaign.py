@@ -170,6 +170,8 @@ def _notices(found: reports.Status) -> str | None:
         words += f", too late for some: their memberships end a month after {_day(found.deadline_at)} at the earliest"
     elif went.in_time:
         words += ", in time to leave the notice"
+    elif went.queued and found.approve_by is not None:
+        words += "; nothing has gone out yet to tell how long that takes: set MAIL_RATE to what your mail server allows"
     return words
 
 

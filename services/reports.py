@@ -186,14 +186,10 @@ def _delivery(
     if undecided:
         live = select(func.count()).select_from(Case).where(Case.campaign_id == campaign.id, Case.closed_at.is_(None))
         waiting = unsent = session.scalar(live.where(Case.answer.is_(None))) or 0
-    lately, first, last = session.execute(
-        select(func.count(), func.min(Message.sent_at), func.max(Message.sent_at)).where(
-            *notices, Message.state == MessageState.SENT, Message.sent_at > now - timedelta(hours=1)
-        )
-    ).one()
-    seconds = (last - first).total_seconds() if first is not None and last is not None else 0
-    rate = (lately - 1) / seconds if seconds else 0
-    done = pace.done_at(settings, now, waiting, pace.spent_today(session, settings, now), rate)
+    rate = _speed(session, now, *notices)
+    # A round that has not begun goes out as fast as the last one did.
+    expected = rate or _speed(session, _last_sent(session), Message.kind.in_(NOTICES))
+    done = pace.done_at(settings, now, waiting, pace.spent_today(session, settings, now), expected)
     in_time = None
     if unsent and done is not None and deadline is not None:
         in_time = dates.month_end_with_notice(done, settings.min_notice_days, settings.zone) <= deadline
@@ -205,6 +201,28 @@ def _delivery(
         done_at=done if waiting else None,
         in_time=in_time,
     )
+
+
+def _last_sent(session: Session) -> datetime | None:
+    return session.scalar(
+        select(func.max(Message.sent_at)).where(Message.kind.in_(NOTICES), Message.state == MessageState.SENT)
+    )
+
+
+def _speed(session: Session, until: datetime | None, *which: sa.ColumnElement[bool]) -> float:
+    """How many of these mails went out a second in the hour before; 0 where that says nothing."""
+    if until is None:
+        return 0
+    lately, first, last = session.execute(
+        select(func.count(), func.min(Message.sent_at), func.max(Message.sent_at)).where(
+            *which,
+            Message.state == MessageState.SENT,
+            Message.sent_at > until - timedelta(hours=1),
+            Message.sent_at <= until,
+        )
+    ).one()
+    seconds = (last - first).total_seconds() if first is not None and last is not None else 0
+    return float((lately - 1) / seconds) if seconds else 0
 
 
 def unreachable(session: Session, month: str) -> list[dict[str, Any]]:

@@ -16,8 +16,10 @@ from email.policy import default
 from functools import cached_property
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from typing import Any, NamedTuple
 
 from app import create_app
+from domain.lifecycle import Rule
 from domain.notices import Kind
 from domain.ports import Mail
 from services.installation import installed
@@ -28,8 +30,42 @@ FOLDER = Path(__file__).parent / "data" / "mails"
 LANGUAGES = ("en", "de")
 NOW = datetime(2026, 6, 3, 10, 0, tzinfo=UTC)
 
-ASKS_ONLY = {"on_silence": "keep"}
-VARIANTS = {f"{kind}-where-silence-keeps": kind for kind in (Kind.WARNING, Kind.REMINDER, Kind.CAMPAIGN_READY)}
+USED = {
+    "rule": Rule.STOPPED_USING,
+    "last_used_at": datetime(2024, 3, 1, 19, tzinfo=UTC),
+    "found_last_used_at": datetime(2024, 3, 1, 19, tzinfo=UTC),
+    "found_joined_at": datetime(2022, 5, 2, 9, tzinfo=UTC),
+    "joined_at": datetime(2022, 5, 2, 9, tzinfo=UTC),
+    "found_sign_of_life_at": datetime(2024, 3, 1, 19, tzinfo=UTC),
+}
+ANNUAL = {"paid_through": datetime(2027, 5, 14, 22, tzinfo=UTC), "interval": "year", "price_minor": 11900}
+BARE = {"name": None, "plan": None, "price_minor": None, "currency": None, "interval": None}
+KEEPS = {"on_silence": "keep"}
+
+
+class Variant(NamedTuple):
+    """A mail that differs by its facts or by a setting."""
+
+    kind: Kind
+    facts: dict[str, Any] = {}
+    settings: dict[str, object] = {}
+
+
+VARIANTS = {
+    "warning-where-silence-keeps": Variant(Kind.WARNING, settings=KEEPS),
+    "reminder-where-silence-keeps": Variant(Kind.REMINDER, settings=KEEPS),
+    "campaign_ready-where-silence-keeps": Variant(Kind.CAMPAIGN_READY, settings=KEEPS),
+    "campaign_ready-with-a-veto": Variant(Kind.CAMPAIGN_READY, settings={"campaign_approval": "veto"}),
+    "warning-who-stopped-using": Variant(Kind.WARNING, USED),
+    "warning-paid-for-a-year": Variant(Kind.WARNING, ANNUAL),
+    "warning-little-is-known": Variant(Kind.WARNING, BARE),
+    "warning-after-a-machine": Variant(Kind.WARNING, {"voided": True}),
+    "lapsed-paid-for-a-year": Variant(Kind.LAPSED, ANNUAL),
+    "lapsed-by-own-wish": Variant(Kind.LAPSED, {"answered_at": datetime(2026, 5, 20, 9, tzinfo=UTC)}),
+    "returned-after-the-end": Variant(Kind.RETURNED, {"undone": True}),
+    "needs_attention-not-mine": Variant(Kind.NEEDS_ATTENTION, {"hold_reason": None, "not_mine": True}),
+    "needs_attention-of-another-kind": Variant(Kind.NEEDS_ATTENTION, {"hold_reason": None}),
+}
 NAMES = [*map(str, Kind), *VARIANTS]
 
 
@@ -81,10 +117,14 @@ def _steady(value: str) -> str:
 
 
 def written(name: str, language: str) -> Written:
-    """Needs the application context of ``context(name)``."""
-    here = installed()
-    mail = sample(here.settings, VARIANTS.get(name) or Kind(name), language, "mia@example.org", NOW)
+    """Needs the application context of a mail of this name."""
+    here, (kind, facts, _) = installed(), _variant(name)
+    mail = sample(here.settings, kind, language, "mia@example.org", NOW, **facts)
     return Written(name, language, mail, here.mailer.written(mail))
+
+
+def _variant(name: str) -> Variant:
+    return VARIANTS.get(name) or Variant(Kind(name))
 
 
 @contextmanager
@@ -96,9 +136,10 @@ def context(folder: Path, **changes: object) -> Iterator[None]:
 
 
 def every_mail(folder: Path) -> Iterator[Written]:
-    for changes, names in (({}, [name for name in NAMES if name not in VARIANTS]), (ASKS_ONLY, list(VARIANTS))):
-        with context(folder, **changes):
-            for name in names:
+    changed = [dict(variant.settings) for variant in VARIANTS.values() if variant.settings]
+    for settings in [{}, *(one for number, one in enumerate(changed) if one not in changed[:number])]:
+        with context(folder, **settings):
+            for name in (name for name in NAMES if _variant(name).settings == settings):
                 for language in LANGUAGES:
                     yield written(name, language)
 

@@ -19,8 +19,11 @@ NOBODY = "0" * 32
 """Stands where the id of a message or case would: reports about it find nothing."""
 
 
-def sample(settings: Settings, kind: Kind, locale: str | None, to: str, now: datetime) -> Mail:
-    """Needs an application context. The link leads to a page that says it cannot be used."""
+def sample(settings: Settings, kind: Kind, locale: str | None, to: str, now: datetime, **facts: Any) -> Mail:
+    """Needs an application context. The link leads to a page that says it cannot be used.
+
+    ``facts`` are those of ``words.Facts`` that are to be others than the usual ones.
+    """
     domain = settings.mail_default_sender.rpartition("@")[2].rstrip(">")
     claimed = Claimed(
         id=0,
@@ -37,7 +40,7 @@ def sample(settings: Settings, kind: Kind, locale: str | None, to: str, now: dat
         link=_link(settings, kind),
         thread=f"<{NOBODY}@{domain}>" if kind in FOLLOW_A_WARNING else None,
     )
-    return letters.compose(settings, claimed, _facts(settings, kind, now), now)
+    return letters.compose(settings, claimed, replace(_facts(settings, kind, now), **facts), now)
 
 
 def _link(settings: Settings, kind: Kind) -> str | None:

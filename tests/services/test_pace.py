@@ -315,3 +315,26 @@ def test_the_speed_of_the_last_hour_is_shown(paced: Any, smtp: SmtpCatcher, runs
     assert (went.sent, went.queued, went.failed, went.per_hour) == (3, 2, 0, 3600)
     assert went.done_at == runs.clock.now() + timedelta(seconds=2)
     assert session.scalars(select(Member.mail_state)).first() == "good"
+
+
+def test_a_round_that_has_not_begun_is_expected_to_go_as_fast_as_the_last(
+    paced: Any, smtp: SmtpCatcher, runs: Runs
+) -> None:
+    session = paced(max_dormant_percent=100)
+    opened(session, 3)
+    settings = installed().settings
+    assert reports.status(session, settings, "2026-06", NOW).delivery.done_at is None
+    runs.deliver()
+    for number, row in enumerate(session.scalars(select(Message).order_by(Message.id))):
+        row.sent_at = NOW + timedelta(minutes=number)
+    session.execute(update(Campaign).values(month="2026-05"))
+    session.commit()
+    later = NOW + timedelta(days=2)
+    factories.live_feed(session, later)
+    for _ in range(3):
+        factories.dormant(session)
+    campaigns.draft(session, settings, "2026-06", later)
+    session.commit()
+    went = reports.status(session, settings, "2026-06", later).delivery
+    assert (went.queued, went.per_hour, went.in_time) == (3, None, True)
+    assert went.done_at == later + timedelta(minutes=3)
