@@ -120,7 +120,7 @@ def test_a_draft_that_waits_and_a_round_that_is_held(healthy: Callable[..., Flas
 
 def test_jobs_that_failed_or_are_late(healthy: Callable[..., Flask], clock: FrozenClock) -> None:
     app = healthy()
-    for name in ("close", "charge", "draft-campaign", "remind", "warn-purge", "purge"):
+    for name in ("close", "draft-campaign", "remind", "warn-purge", "purge"):
         with app.app_context():
             assert app.test_cli_runner().invoke(args=["jobs", "run", name]).exit_code == 0
     with app.app_context():
@@ -128,7 +128,7 @@ def test_jobs_that_failed_or_are_late(healthy: Callable[..., Flask], clock: Froz
     assert bad(doctor(app)) == []
     clock.tick(hours=14)
     (line,) = bad(doctor(app))
-    assert line.startswith("jobs: late: remind, close, charge, warn-purge, purge: is a server")
+    assert line.startswith("jobs: late: remind, close, warn-purge, purge: is a server")
     with app.app_context():
         db.session.add(
             JobRun(job="purge", period="2026-06-04", started_at=clock.now(), error="no good",
