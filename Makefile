@@ -67,12 +67,13 @@ pins: $(DEV) ## Fix versions and hashes of what the .in files name; ARGS=--upgra
 # After a change of texts: this, then write the German ones that the last line counts, then this again.
 POT := $(VENV)/messages.pot
 PO := translations/de/LC_MESSAGES/messages.po
-messages: $(RUNTIME) ## Collect the texts for people, bring the German catalogue up to date and compile it
+messages: $(RUNTIME) ## Collect the texts for people, bring the catalogues up to date and compile them
 	@$(BIN)/pybabel --quiet extract --mapping-file=babel.cfg --keywords=lazy_gettext --no-location --sort-output \
 		--project=Dormouse --output-file=$(POT) app.py adapters blueprints commands domain jobs services templates
 	@$(BIN)/pybabel --quiet update --no-fuzzy-matching --ignore-obsolete --width=120 \
 		--input-file=$(POT) --output-file=$(PO) --locale=de
 	@$(BIN)/pybabel compile --statistics --input-file=$(PO) --output-file=$(PO:.po=.mo) --locale=de
+	@$(BIN)/python -m tests.catalogues
 
 mail-snapshots: $(DEV) ## Write every mail in every language to tests/data/mails; read the difference before you commit it
 	@$(BIN)/python -m tests.mails

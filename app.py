@@ -78,7 +78,7 @@ def create_app(settings: Settings | None = None, ports: Ports | None = None) -> 
     Babel(
         app,
         locale_selector=blueprints.language.choose,
-        default_translation_directories=str(ROOT / "translations"),
+        default_translation_directories=";".join(settings.translation_folders),
     )
     csrf = CSRFProtect(app)
     blueprints.auth.login_manager.init_app(app)

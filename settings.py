@@ -21,6 +21,7 @@ from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 from domain import colours
 from domain.dates import start_of_day
+from domain.notices import WORDING_VERSION
 from domain.policy import Policy
 from domain.return_path import LONGEST_LOCAL_PART
 
@@ -260,6 +261,8 @@ class Settings(BaseSettings):
     service_highlight_dark: Colour | None = None
     service_url: Annotated[str, AfterValidator(_absolute_url)] | None = None
     default_locale: Literal["en", "de"] = "en"
+    membership_word: Literal["Mitgliedschaft", "Abo"] = "Mitgliedschaft"
+    german_form: Literal["sie", "du"] = "sie"
     withdrawal_notice_en: str = ""
     withdrawal_notice_de: str = ""
 
@@ -381,6 +384,26 @@ class Settings(BaseSettings):
             if paragraphs := tuple(line.strip() for line in lines if line.strip()):
                 return Notice(tag, paragraphs)
         return None
+
+    @property
+    def variants(self) -> tuple[str, ...]:
+        """Which catalogues lie over the usual words, the last on top."""
+        found = [
+            name
+            for name, chosen in (("du", self.german_form == "du"), ("abo", self.membership_word == "Abo"))
+            if chosen
+        ]
+        return (*found, "abo-du") if len(found) == 2 else tuple(found)
+
+    @property
+    def wording_version(self) -> str:
+        """Which words a member had before them: the version of the texts, and the variant."""
+        return "/".join((WORDING_VERSION, *self.variants[-1:]))
+
+    @property
+    def translation_folders(self) -> list[str]:
+        folder = ROOT / "translations"
+        return [str(folder), *(str(folder / "variants" / name) for name in self.variants)]
 
     @property
     def policy(self) -> Policy:

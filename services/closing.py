@@ -33,7 +33,7 @@ from domain.lifecycle import (
     OrderKind,
     Through,
 )
-from domain.notices import WORDING_VERSION, Kind
+from domain.notices import Kind
 from models import BillingOrder, Campaign, Case, Member, Message, change, for_writing, insert
 from models.base import UTCDateTime, latest
 from services import breaker, campaigns, events, outbox
@@ -317,7 +317,7 @@ def _keep_the_silent(
             answer=Answer.KEEP,
             answered_at=now,
             answered_through=Through.SILENCE,
-            wording_version=WORDING_VERSION,
+            wording_version=settings.wording_version,
             batch=batch,
         ),
     )

@@ -13,7 +13,7 @@ from sqlalchemy.orm import Session
 from domain import dates
 from domain.errors import NotFound, Refused
 from domain.lifecycle import Answer, CampaignState, CaseState, MemberStatus, OrderKind, Rule, Through
-from domain.notices import WORDING_VERSION, Kind
+from domain.notices import Kind
 from domain.policy import SubscriptionStatus
 from models import Case, Event, Member, insert
 from services import billing, cases, events, outbox, warning
@@ -56,7 +56,7 @@ def answer(
     case.answered_through = through
     if note is not None:
         case.answer_note = note
-    case.wording_version = WORDING_VERSION
+    case.wording_version = settings.wording_version
     case.generation += 1
     if wish == Answer.KEEP:
         case.kept_before_at = member.last_kept_at

@@ -28,7 +28,6 @@ from domain.notices import (
     LAST_CHANCE_DAYS,
     PURGE_AFTER_NOTICE_DAYS,
     PURGE_ATTEMPT_DAYS,
-    WORDING_VERSION,
     Kind,
     priority,
 )
@@ -120,7 +119,7 @@ def erase(session: Session, settings: Settings, member_id: int, now: datetime) -
     if case is not None:
         if case.answer is None:
             case.answer, case.answered_at, case.answered_through = Answer.LAPSE, now, Through.ACCOUNT
-            case.wording_version = WORDING_VERSION
+            case.wording_version = settings.wording_version
         case.state = CaseState.WITHDRAWN
         case.closed_at = now
         session.flush()

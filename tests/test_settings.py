@@ -79,6 +79,8 @@ BAD = [
     ("BOUNCE_WEBHOOK_SECRET", "whsec_c2hvcnQ="),
     ("BOUNCE_WEBHOOK_SECRET", "whsec_not Base64 at all, however long"),
     ("SERVICE_URL", "www.lumio.example"),
+    ("MEMBERSHIP_WORD", "Vertrag"),
+    ("GERMAN_FORM", "ihr"),
     ("SERVICE_LOGO", "nowhere.svg"),
     ("SERVICE_LOGO", "logo.bmp"),
     ("SERVICE_COLOUR", "blue"),

@@ -19,7 +19,7 @@ from sqlalchemy.orm import Session, aliased
 
 from domain import dates
 from domain.lifecycle import CampaignState, CaseState, MessageState
-from domain.notices import NOTICES, PURGE_AFTER_NOTICE_DAYS, WORDING_VERSION, Kind
+from domain.notices import NOTICES, PURGE_AFTER_NOTICE_DAYS, Kind
 from domain.ports import MailResult
 from models import Campaign, Case, ClockJump, Member, Message, Operator, change
 from models.base import UTCDateTime, latest
@@ -96,7 +96,7 @@ def claim(session: Session, settings: Settings, now: datetime, limit: int, *, no
             message_id=func.coalesce(
                 Message.message_id, literal("<") + Message.public_id + f"@{_domain(settings.mail_default_sender)}>"
             ),
-            wording_version=WORDING_VERSION,
+            wording_version=settings.wording_version,
             # Stamped before it is rendered: the first month end that leaves the notice and a day.
             deadline_at=case(
                 (
