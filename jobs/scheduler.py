@@ -21,6 +21,7 @@ from flask.helpers import get_debug_flag
 from sqlalchemy.exc import DBAPIError
 from werkzeug.serving import is_running_from_reloader
 
+from domain.errors import DormouseError
 from jobs import report, runner, timetable
 from models import db
 from services.installation import Installation
@@ -211,6 +212,8 @@ class _Worker:
         except DBAPIError as error:
             # No schema yet, or no database at the moment: one line, and the next tick tries again.
             log.error("%s cannot use the database: %s", self._name, " ".join(str(error.orig).split()))
+        except DormouseError as error:
+            log.error("%s: %s", self._name, error)
         except Exception:
             # A thread has nobody to raise to; the next tick tries again.
             log.exception("%s failed", self._name)

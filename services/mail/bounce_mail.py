@@ -42,7 +42,14 @@ class Report:
 
 def read(raw: bytes, recipient: str | None = None) -> Report:
     """``recipient`` is the address it came to, where the server that hands it over says so. Never raises."""
-    mail = message_from_bytes(raw)
+    try:
+        return _read(message_from_bytes(raw), recipient)
+    except RecursionError:
+        # Parts within parts within parts: no report is made like that.
+        return Report(Verdict.NOTHING)
+
+
+def _read(mail: Message, recipient: str | None) -> Report:
     verdict, reason = Verdict.NOTHING, ""
     paths = [recipient] if recipient else []
     for name in ADDRESSED_TO:

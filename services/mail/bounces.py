@@ -4,14 +4,14 @@ import re
 from datetime import datetime, timedelta
 from typing import NamedTuple
 
-from sqlalchemy import select, update
+from sqlalchemy import func, select, update
 from sqlalchemy.orm import Session
 
 from domain.errors import DormouseError
 from domain.lifecycle import CaseState, MailState, MessageState
 from domain.notices import Kind
 from domain.return_path import public_id_in
-from models import Case, Member, Message, change
+from models import Case, Event, Member, Message, change
 from services import events, returning
 from services.cases import lock
 from services.mail.bounce_mail import Report, Verdict
@@ -19,7 +19,7 @@ from settings import Settings
 
 SOFT_RETRY = timedelta(hours=12)
 MOST_RETURNS = 3
-"""A mail that so many attempts brought back, each after days at the relay, counts as one that cannot be delivered."""
+"""A mail that has come back so often, each time after days at the relay, counts as one that cannot be delivered."""
 LONGEST_REPLY = 500
 
 _OURS = re.compile(r"<?([0-9a-f]{32})@")
@@ -91,9 +91,11 @@ def came_back(session: Session, settings: Settings, message_id: int, now: dateti
     session.refresh(message)
     if message.state != MessageState.SENT:
         return f"it is {message.state} already"
+    if message.to_address is None:
+        return "whom it was for is deleted"
     case = session.get(Case, message.case_id) if message.case_id is not None else None
     ended = message.kind == Kind.WARNING and case is not None and case.closed_at is not None
-    if ended or message.attempts >= MOST_RETURNS:
+    if ended or _returns(session, message) + 1 >= MOST_RETURNS:
         bounced(session, settings, message_id, now, reason)
         return "it counts as bounced"
     _event(session, "mail_returned", message, now)
@@ -131,13 +133,14 @@ def bounced(
     message = session.get(Message, message_id)
     if message is None or message.member_id is None or message.to_address is None:
         return False
-    address = message.to_address
+    address, prefix = message.to_address, "complaint" if complaint else "came back"
     member = lock(session, message.member_id)
     changed = change(
         session,
         update(Message)
-        .where(Message.id == message_id, Message.state == MessageState.SENT)
-        .values(state=MessageState.BOUNCED, smtp_reply=_reply(message, reason)),
+        # Of whom a purge has erased meanwhile, nothing is written down again.
+        .where(Message.id == message_id, Message.state == MessageState.SENT, Message.to_address == address)
+        .values(state=MessageState.BOUNCED, smtp_reply=_reply(message, reason, prefix)),
     )
     if not changed:
         return False
@@ -189,10 +192,23 @@ def address_is_dead(
         )
 
 
-def _reply(message: Message, reason: str) -> str:
+def _returns(session: Session, message: Message) -> int:
+    """How often it has come back before. Attempts do not tell: a server that said "later" has made some of them."""
+    if message.member_id is None:
+        return message.attempts - 1
+    before = select(func.count()).where(
+        Event.member_id == message.member_id,
+        Event.code == "mail_returned",
+        Event.detail == message.kind,
+        Event.case_id == message.case_id if message.case_id is not None else Event.case_id.is_(None),
+    )
+    return session.scalar(before) or 0
+
+
+def _reply(message: Message, reason: str, prefix: str = "came back") -> str:
     """What the server had answered, and what came back since: nothing but printed characters, whoever wrote it."""
     said = " ".join("".join(letter if letter.isprintable() else " " for letter in reason).split())
-    parts = [message.smtp_reply or "", f"came back: {said}" if said else ""]
+    parts = [message.smtp_reply or "", f"{prefix}: {said.removeprefix(f'{prefix}: ')}" if said else ""]
     return "; ".join(part for part in parts if part)[:LONGEST_REPLY]
 
 

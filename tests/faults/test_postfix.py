@@ -130,49 +130,39 @@ def app(make_app: Callable[..., Flask], relay: Relay) -> Iterator[Flask]:
         yield app
 
 
-def warned_by_relay(app: Flask, session: Session, address: str) -> Member:
-    member = factories.dormant(session, email=address)
-    factories.live_feed(session, NOW)
-    settings = installed().settings
-    campaigns.draft(session, settings, "2026-06", NOW)
-    campaigns.approve(session, settings, "2026-06", NOW)
-    session.commit()
-    result = app.test_cli_runner().invoke(args=["jobs", "run", "deliver"])
-    assert result.stdout.startswith("deliver: 1 sent"), result.output
-    assert case_of(session, member).warned_at is not None
-    return member
-
-
-def report(smtp: SmtpCatcher, relay: Relay, session: Session) -> Received:
-    """What Postfix sent to the return path of the one warning."""
-    public_id = session.scalars(select(Message.public_id)).one()
+def report(smtp: SmtpCatcher, relay: Relay, session: Session, member: Member) -> Received:
+    """What Postfix sent to the return path of a member's warning."""
+    public_id = session.scalars(select(Message.public_id).where(Message.member_id == member.id)).one()
     session.rollback()
     address = f"bounces+{public_id}@lumio.example"
     eventually(lambda: smtp.to(address), relay)
     return smtp.to(address)[0]
 
 
-def test_a_mailbox_that_does_not_exist_comes_back_and_leaves_nobody_warned(
-    app: Flask, smtp: SmtpCatcher, relay: Relay
-) -> None:
-    session = db.session()
-    smtp.replies["mia@dead.example"] = "550 5.1.1 no such user"
-    member = warned_by_relay(app, session, "mia@dead.example")
-    bounce = report(smtp, relay, session)
+def test_what_a_relay_has_taken_and_cannot_deliver_comes_back(app: Flask, smtp: SmtpCatcher, relay: Relay) -> None:
+    session, cli = db.session(), app.test_cli_runner()
+    smtp.replies = {"mia@dead.example": "550 5.1.1 no such user", "ben@full.example": "452 4.2.2 mailbox full"}
+    mia, ben = (factories.dormant(session, email=address) for address in smtp.replies)
+    factories.live_feed(session, NOW)
+    settings = installed().settings
+    campaigns.draft(session, settings, "2026-06", NOW)
+    campaigns.approve(session, settings, "2026-06", NOW)
+    session.commit()
+    assert cli.invoke(args=["jobs", "run", "deliver"]).stdout.startswith("deliver: 2 sent")
+    assert [case_of(session, member).warned_at for member in (mia, ben)] == [NOW, NOW]
+
+    # A mailbox that does not exist: nobody is warned, and why is kept.
+    bounce = report(smtp, relay, session, mia)
     assert bounce.sender in ("", "<>")
-    result = app.test_cli_runner().invoke(args=["mail", "bounce"], input=bounce.raw)
-    assert (result.exit_code, "bounced" in result.stdout) == (0, True)
-    session.rollback()
-    assert (member.mail_state, case_of(session, member).state) == ("bounced", "unreachable")
-    assert "came back: 550 5.1.1 no such user" in str(session.scalars(select(Message.smtp_reply)).one())
+    said = cli.invoke(args=["mail", "bounce"], input=bounce.raw)
+    assert (said.exit_code, "bounced" in said.stdout) == (0, True)
+    assert case_of(session, mia).state == "unreachable"
+    replies = session.scalars(select(Message.smtp_reply).where(Message.member_id == mia.id)).one() or ""
+    assert "came back: 550 5.1.1 no such user" in replies
 
-
-def test_a_mailbox_that_is_full_for_too_long_is_tried_again(app: Flask, smtp: SmtpCatcher, relay: Relay) -> None:
-    session = db.session()
-    smtp.replies["mia@full.example"] = "452 4.2.2 mailbox full"
-    member = warned_by_relay(app, session, "mia@full.example")
-    bounce = report(smtp, relay, session)
-    result = app.test_cli_runner().invoke(args=["mail", "bounce"], input=bounce.raw)
-    assert (result.exit_code, "it will be sent again" in result.stdout) == (0, True)
-    session.rollback()
-    assert (member.mail_state, case_of(session, member).warned_at) == ("good", None)
+    # One that is full for too long: nobody is warned yet, and it is tried again.
+    bounce = report(smtp, relay, session, ben)
+    said = cli.invoke(args=["mail", "bounce"], input=bounce.raw)
+    assert (said.exit_code, "it will be sent again" in said.stdout) == (0, True)
+    assert case_of(session, ben).warned_at is None
+    assert (mia.mail_state, ben.mail_state) == ("bounced", "good")

@@ -130,6 +130,11 @@ def test_no_bytes_make_reading_fail(junk: bytes) -> None:
     bounce_mail.read(raw("postfix-unknown-user").replace(b"message/rfc822\nContent-Transfer", junk))
 
 
+def test_parts_within_parts_are_no_report() -> None:
+    part = b"Content-Type: multipart/mixed; boundary=b%d\n\n--b%d\n"
+    assert bounce_mail.read(b"".join(part % (depth, depth) for depth in range(3000))).verdict == Verdict.NOTHING
+
+
 # What becomes of the member
 
 
@@ -171,10 +176,36 @@ def test_a_warning_that_came_back_has_warned_nobody_until_it_arrives(
     assert message(session).attempts == 2
 
 
-def test_what_came_back_too_often_counts_as_bounced(session: Session, settings: Settings, warned: Member) -> None:
-    session.execute(update(Message).values(attempts=3))
+def test_what_came_back_three_times_counts_as_bounced(session: Session, settings: Settings, warned: Member) -> None:
+    # A server that asked to come later five times, before it took the mail, has brought nothing back.
+    session.execute(update(Message).values(attempts=6))
+    session.commit()
+    for _ in range(2):
+        assert take(session, settings, "postfix-given-up").endswith("it will be sent again.")
+        accept_mails(session, settings, at("2026-06-05 10:00"))
+    assert case_of(session, warned).warned_at is not None
     assert take(session, settings, "postfix-given-up").endswith("it counts as bounced.")
     assert case_of(session, warned).state == "unreachable"
+
+
+@pytest.mark.parametrize("name", ["postfix-unknown-user", "postfix-given-up", "arf-abuse"])
+def test_a_report_about_somebody_who_is_erased_brings_nothing_back(
+    session: Session, settings: Settings, warned: Member, name: str
+) -> None:
+    session.execute(update(Message).values(to_address=None, smtp_reply=""))
+    session.commit()
+    take(session, settings, name)
+    found = message(session)
+    assert (found.state, found.to_address, found.smtp_reply) == ("sent", None, "")
+
+
+def test_why_it_came_back_is_one_printed_line(session: Session, settings: Settings, warned: Member) -> None:
+    reason = "550 no\r\n\x00such \udcff user " + "x" * 900
+    bounces.take(session, settings, Report(Verdict.HARD, message_ids=(MESSAGE_ID,), reason=reason), LATER)
+    session.commit()
+    said = message(session).smtp_reply or ""
+    assert said.startswith("250 2.0.0 queued; came back: 550 no such user xxx")
+    assert len(said) == 500
 
 
 def test_scenario_14_a_warning_that_came_back_after_the_end_reverses_the_lapse(
