@@ -60,7 +60,7 @@ def _acted_on(session: Session, settings: Settings, report: Report, message: Mes
         case Verdict.RETURNED:
             return f"The {name} came back; {came_back(session, settings, message.id, now, report.reason)}."
         case _:
-            _event(session, "mail_delayed", message, now)
+            _note_delay(session, message, now)
             return f"The {name} is delayed; the mail server goes on trying."
 
 
@@ -192,13 +192,24 @@ def address_is_dead(
         )
 
 
+def _note_delay(session: Session, message: Message, now: datetime) -> None:
+    """Once a mail, however often its report is handed over."""
+    if message.member_id is not None:
+        lock(session, message.member_id)
+        if not _on_record(session, "mail_delayed", message):
+            _event(session, "mail_delayed", message, now)
+
+
 def _returns(session: Session, message: Message) -> int:
     """How often it has come back before. Attempts do not tell: a server that said "later" has made some of them."""
-    if message.member_id is None:
-        return message.attempts - 1
+    return message.attempts - 1 if message.member_id is None else _on_record(session, "mail_returned", message)
+
+
+def _on_record(session: Session, code: str, message: Message) -> int:
+    """How many events of this code there are about such a mail to its member."""
     before = select(func.count()).where(
         Event.member_id == message.member_id,
-        Event.code == "mail_returned",
+        Event.code == code,
         Event.detail == message.kind,
         Event.case_id == message.case_id if message.case_id is not None else Event.case_id.is_(None),
     )
