@@ -3,6 +3,7 @@
 import click
 
 from commands.output import echo_table
+from domain.lifecycle import OrderKind
 from models import db, for_writing
 from services import billing
 from services.installation import installed, wake
@@ -22,6 +23,8 @@ def list_() -> None:
         return
     rows = ((str(order.id), order.kind, member.external_id or "–", order.error or "") for order, member in failed)
     echo_table(("ORDER", "KIND", "MEMBER", "WHY"), rows)
+    for kind in dict.fromkeys(order.kind for order, _ in failed):
+        click.echo(f"{kind}: {billing.WHAT_TO_DO[OrderKind(kind)]}")
     click.echo("Mend the cause, then `flask billing retry ORDER`.")
 
 

@@ -9,10 +9,11 @@ from sqlalchemy.orm import Session
 from domain.dates import month_of
 from jobs import timetable
 from models import for_writing
-from services import billing, books, campaigns, closing, provider_news, purging, timekeeping, warning
+from services import books, campaigns, closing, provider_news, purging, timekeeping, warning
 from services.installation import Installation
 from services.mail import collecting, delivery
 from services.outgoing import desk, sending
+from services.settling import Pace, settle
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,7 +99,10 @@ def collect_bounces(context: Context) -> Result:
 
 def settle_billing(context: Context) -> Result:
     outside = context.installation
-    done = billing.settle(context.session, outside.billing, outside.clock, context.commit, context.enough)
+    settings = outside.settings
+    # Our own books need no pace, and on SQLite there is one writer anyway.
+    pace = Pace() if settings.billing == "local" else Pace(settings.billing_connections, settings.billing_rate)
+    done = settle(context.session, outside.billing, outside.clock, context.commit, context.enough, pace)
     looked = provider_news.look(
         context.session, outside.settings, outside.billing, outside.clock, context.commit, context.enough
     )

@@ -2,7 +2,15 @@
 
 from models.api_key import ApiKey
 from models.base import Base, change, db, for_writing, insert
-from models.billing import BillingNews, BillingOrder, ImportCursor, LocalCall, LocalCharge, LocalSubscription
+from models.billing import (
+    BillingNews,
+    BillingOrder,
+    BillingPace,
+    ImportCursor,
+    LocalCall,
+    LocalCharge,
+    LocalSubscription,
+)
 from models.campaign import Campaign, Case
 from models.event import Event
 from models.library import ListItem, Profile, SavedList
@@ -17,6 +25,7 @@ __all__ = [
     "Base",
     "BillingNews",
     "BillingOrder",
+    "BillingPace",
     "Campaign",
     "Case",
     "ClockJump",

@@ -41,13 +41,28 @@ class BillingOrder(Base):
     """What the provider said of the subscription when asked again after the change."""
     error: Mapped[str | None] = mapped_column(Text)
     done_at: Mapped[datetime | None]
+    ended_before: Mapped[dict[str, str] | None] = mapped_column(JSON(none_as_null=True))
+    """Of a restart: the dates of the end it takes back, which hold again if the payment is declined."""
+    pay_at: Mapped[str | None] = mapped_column(Text)
+    """Of a restart that was declined: where the provider takes another card."""
 
     __table_args__ = (one_of("kind", OrderKind), one_of("state", OrderState))
 
 
 _unfinished = text("state IN ('queued', 'working')")
-Index("ix_billing_order_due", BillingOrder.due_at, sqlite_where=_unfinished, postgresql_where=_unfinished)
+Index(
+    "ix_billing_order_due", BillingOrder.due_at, BillingOrder.id, sqlite_where=_unfinished, postgresql_where=_unfinished
+)
 Index("ix_billing_order_member_id", BillingOrder.member_id)
+
+
+class BillingPace(Base):
+    """From when on the next billing order may be asked for (BILLING_RATE): one row, whose lock is the pace's."""
+
+    __tablename__ = "billing_pace"
+
+    id: Mapped[Id]
+    next_at: Mapped[datetime | None]
 
 
 class BillingNews(Base):

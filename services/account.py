@@ -13,8 +13,10 @@ from sqlalchemy import bindparam, func, select
 from sqlalchemy.orm import Session
 
 from domain import dates
-from models import Event, ListItem, Member, Profile, SavedList
+from domain.lifecycle import OrderKind, OrderState
+from models import BillingOrder, Event, ListItem, Member, Profile, SavedList
 from services import evidence
+from services.billing import UNSETTLED
 from services.together import Together
 from settings import Settings
 
@@ -77,6 +79,8 @@ class OnRecord:
 
     library: list[ProfileAtAGlance]
     history: list[Happening]
+    unconfirmed: frozenset[str]
+    """Kinds of billing orders that the payment provider has not confirmed yet."""
 
 
 def _questions(**more: Any) -> Together:
@@ -96,25 +100,48 @@ def _questions(**more: Any) -> Together:
     )
 
 
-LIBRARY = _questions()
 EVERYTHING_SHOWN = _questions(
     events=select(Event.id, Event.at, Event.code, Event.detail)
     .where(Event.member_id == bindparam("member_id"))
     .order_by(Event.at.desc(), Event.id.desc())
-    .limit(HISTORY)
+    .limit(HISTORY),
+    orders=select(BillingOrder.kind).where(
+        BillingOrder.member_id == bindparam("member_id"), BillingOrder.state.in_(UNSETTLED)
+    ),
 )
+
+
+COMING_BACK = _questions(
+    tries=select(BillingOrder.id, BillingOrder.state, BillingOrder.pay_at, BillingOrder.ended_before).where(
+        BillingOrder.member_id == bindparam("member_id"), BillingOrder.kind == OrderKind.RESTART
+    )
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Declined:
+    """The payment of the last try to come back was declined; ``pay_at`` is where another way to pay is, if anywhere."""
+
+    pay_at: str | None
 
 
 def on_record(session: Session, member_id: int) -> OnRecord:
     """What the page of a membership shows beside its facts; one query."""
     found = EVERYTHING_SHOWN.fetch(session, member_id=member_id)
     latest = sorted(found["events"], key=attrgetter("at", "id"), reverse=True)
-    return OnRecord(_library(found), [Happening(event.at, event.code, event.detail) for event in latest])
+    history = [Happening(event.at, event.code, event.detail) for event in latest]
+    return OnRecord(_library(found), history, frozenset(order.kind for order in found["orders"]))
 
 
-def library_at_a_glance(session: Session, member_id: int) -> list[ProfileAtAGlance]:
-    """The member's profiles in their order, each with its lists, their sizes and titles; one query."""
-    return _library(LIBRARY.fetch(session, member_id=member_id))
+def waiting(session: Session, member: Member) -> tuple[list[ProfileAtAGlance], Declined | None]:
+    """What waits for a lapsed member, and whether a try to come back has failed; one query."""
+    found = COMING_BACK.fetch(session, member_id=member.id)
+    last = max(found["tries"], key=attrgetter("id"), default=None)
+    ended = None if member.lapsed_at is None else member.lapsed_at.isoformat()
+    declined = (
+        last is not None and last.state == OrderState.SUPERSEDED and (last.ended_before or {}).get("lapsed_at") == ended
+    )
+    return _library(found), Declined(last.pay_at) if declined and last is not None else None
 
 
 def _library(found: dict[str, list[Any]]) -> list[ProfileAtAGlance]:

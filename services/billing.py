@@ -5,19 +5,19 @@ answer is recorded under the lease's token. A process that dies in between leave
 another asks again with the same key, and the provider answers what it answered before.
 """
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from typing import Any, assert_never
 
-from sqlalchemy import and_, exists, or_, select, update
+from sqlalchemy import ColumnElement, and_, exists, literal_column, or_, select, update
 from sqlalchemy.orm import Session, aliased
 
-from domain.errors import BillingError, BillingPermanent, BillingTemporary, NotFound, Refused
-from domain.lifecycle import UNFINISHED_ORDERS, MemberStatus, OrderKind, OrderState
+from domain.errors import BillingError, BillingPermanent, BillingRefused, BillingTemporary, NotFound, Refused
+from domain.lifecycle import UNFINISHED_ORDERS, MemberStatus, MessageState, OrderKind, OrderState
+from domain.links import Purpose
 from domain.notices import Kind
-from domain.ports import Billing, BillingReceipt, Clock, Subscription
-from models import BillingOrder, Case, Member, for_writing, insert
+from domain.ports import Billing, BillingReceipt, Subscription
+from models import BillingOrder, Case, MagicLink, Member, Message, change, insert
 from models.base import random_id
 from services import events, outbox
 
@@ -60,6 +60,15 @@ class Settled:
     again: int = 0
     failed: int = 0
 
+    def plus(self, outcome: BillingReceipt | BillingError) -> "Settled":
+        match outcome:
+            case BillingReceipt():
+                return replace(self, done=self.done + 1)
+            case BillingTemporary():
+                return replace(self, again=self.again + 1)
+            case _:
+                return replace(self, failed=self.failed + 1)
+
 
 def order(
     session: Session,
@@ -71,6 +80,7 @@ def order(
     case: Case | None = None,
     due_at: datetime | None = None,
     since: datetime | None = None,
+    ended_before: dict[str, str] | None = None,
 ) -> bool:
     """Write down one order, with the price as it is now; False when there is one of this key already."""
     statement = (
@@ -85,6 +95,7 @@ def order(
             currency=member.currency,
             billing_interval=member.billing_interval,
             since=since,
+            ended_before=ended_before,
             created_at=now,
             due_at=due_at or now,
         )
@@ -113,34 +124,14 @@ def supersede_untried_stop(session: Session, member_id: int, now: datetime) -> b
     return bool(superseded)
 
 
-def settle(
-    session: Session, billing: Billing, clock: Clock, commit: Callable[[], None], enough: Callable[[], bool]
-) -> Settled:
-    """Carry out what is due, until nothing is or ``enough`` says to stop. Commits after each claim and each answer."""
-    done = again = failed = 0
-    while not enough():
-        for_writing(session)
-        claimed = claim(session, clock.now(), BATCH)
-        commit()
-        if not claimed:
-            break
-        for one in claimed:
-            outcome = _ask(billing, one, clock.now())
-            for_writing(session)
-            mine = record(session, one, outcome, clock.now())
-            commit()
-            done += mine and isinstance(outcome, BillingReceipt)
-            again += mine and isinstance(outcome, BillingTemporary)
-            failed += mine and isinstance(outcome, BillingPermanent)
-    return Settled(done, again, failed)
-
-
 def claim(session: Session, now: datetime, limit: int) -> list[Claimed]:
     """Take up to ``limit`` orders that are due or whose lease ran out, of members without an earlier unfinished one."""
     earlier = aliased(BillingOrder)
     due = (
         select(BillingOrder.id)
         .where(
+            # A literal: only then do both databases see that the partial index, in the order asked for, covers this.
+            literal_column("billing_order.state IN ('queued', 'working')"),
             or_(
                 and_(BillingOrder.state == OrderState.QUEUED, BillingOrder.due_at <= now),
                 and_(BillingOrder.state == OrderState.WORKING, BillingOrder.lease_until <= now),
@@ -195,6 +186,10 @@ def record(session: Session, claimed: Claimed, outcome: BillingReceipt | Billing
         case BillingTemporary():
             code = "billing_delayed"
             values |= {"state": OrderState.QUEUED, "due_at": now + backoff(claimed.attempts), "error": str(outcome)}
+        case BillingRefused() if claimed.kind is OrderKind.RESTART:
+            # Nobody has to mend this but the member, by another card, and that is another order.
+            code = "payment_declined"
+            values |= {"state": OrderState.SUPERSEDED, "error": str(outcome), "pay_at": outcome.pay_at, "done_at": now}
         case _:
             code = "billing_failed"
             values |= {"state": OrderState.FAILED, "error": str(outcome)}
@@ -211,6 +206,8 @@ def record(session: Session, claimed: Claimed, outcome: BillingReceipt | Billing
     )
     if mine is None:
         return False
+    if code == "payment_declined":
+        _end_again(session, claimed, now)
     if isinstance(outcome, BillingReceipt) and claimed.kind is OrderKind.RESTART:
         # The period that a return has paid for is the one the next end must not cut short.
         learned = {"paid_through": outcome.next_charge_at, "billing_ref": outcome.billing_ref}
@@ -230,6 +227,63 @@ def record(session: Session, claimed: Claimed, outcome: BillingReceipt | Billing
     if not (code == "billing_delayed" and claimed.attempts > 1):
         events.record(session, code, now, detail=claimed.kind, member_id=claimed.member_id, case_id=claimed.case_id)
     return True
+
+
+def _end_again(session: Session, claimed: Claimed, now: datetime) -> None:
+    """A return that was not paid for is none: the end holds again with its dates, and so does the link of its mail."""
+    before = session.scalars(select(BillingOrder.ended_before).where(BillingOrder.id == claimed.id)).one()
+    ordered_at = session.scalars(select(BillingOrder.created_at).where(BillingOrder.id == claimed.id)).one()
+    if before is None:
+        return
+    ended = change(
+        session,
+        update(Member)
+        # Nothing has happened since: who has come back in another way, or has gone for good, is left alone.
+        .where(Member.id == claimed.member_id, Member.status == MemberStatus.ACTIVE, Member.returned_at == ordered_at)
+        .values(status=MemberStatus.LAPSED, **{name: datetime.fromisoformat(at) for name, at in before.items()}),
+    )
+    if not ended:
+        return
+    change(
+        session,
+        update(Message)
+        .where(
+            Message.member_id == claimed.member_id,
+            Message.kind == Kind.WELCOME_BACK,
+            Message.state == MessageState.QUEUED,
+        )
+        .values(state=MessageState.OBSOLETE),
+    )
+    change(
+        session,
+        update(MagicLink)
+        .where(
+            MagicLink.member_id == claimed.member_id,
+            MagicLink.purpose == Purpose.COME_BACK,
+            MagicLink.used_at >= ordered_at,
+        )
+        .values(used_at=None),
+    )
+    member = session.get_one(Member, claimed.member_id, populate_existing=True)
+    outbox.put(session, kind=Kind.LAPSED, once_key=f"lapsed:declined:{claimed.key}"[:120], now=now, member=member)
+
+
+def unconfirmed(kind: OrderKind, member: Any = Member) -> ColumnElement[bool]:
+    """Whether an order of this kind is not on record as done: then nothing may say that it is."""
+    return exists(
+        select(BillingOrder.id).where(
+            BillingOrder.member_id == member.id, BillingOrder.kind == kind, BillingOrder.state.in_(UNSETTLED)
+        )
+    )
+
+
+WHAT_TO_DO = {
+    OrderKind.STOP: "stop it at the provider by hand if it is urgent; a retry finds it stopped and is done",
+    OrderKind.UNDO: "the member goes on here: begin the subscription again at the provider, or end it here as well",
+    OrderKind.RESTART: "the member is active and not charged: mend the cause, or begin it at the provider by hand",
+    OrderKind.REFUND: "give the money back at the provider by hand; a retry sees what went back",
+}
+"""For operators, beside the provider's own words."""
 
 
 def as_told(subscription: Subscription) -> dict[str, Any]:
@@ -311,7 +365,19 @@ def retry(session: Session, order_id: int, now: datetime) -> None:
     session.flush()
 
 
-def _ask(billing: Billing, claimed: Claimed, now: datetime) -> BillingReceipt | BillingError:
+def give_back(session: Session, claimed: list[Claimed]) -> None:
+    """Return claimed orders untried: it was no attempt."""
+    for one in claimed:
+        change(
+            session,
+            update(BillingOrder)
+            .where(BillingOrder.id == one.id, BillingOrder.lease_token == one.lease_token)
+            .values(state=OrderState.QUEUED, lease_token=None, lease_until=None, attempts=BillingOrder.attempts - 1),
+        )
+
+
+def ask(billing: Billing, claimed: Claimed, now: datetime) -> BillingReceipt | BillingError:
+    """Ask the provider for one order; what it cannot or will not do is an outcome as well."""
     if claimed.billing_ref is None:
         return BillingPermanent("the member has no reference at the billing provider: import one and try again")
     try:

@@ -14,9 +14,10 @@ from sqlalchemy import ColumnElement, Row, and_, exists, select
 from sqlalchemy.orm import Session, aliased
 
 from domain import dates
-from domain.lifecycle import Answer, CampaignState, CaseState, MemberStatus, Rule
+from domain.lifecycle import Answer, CampaignState, CaseState, MemberStatus, OrderKind, Rule
 from domain.money import Money
 from models import Campaign, Case, Member
+from services.billing import unconfirmed
 from services.cases import why_not
 from services.decisions import CAN_STILL_END
 from settings import Settings
@@ -101,6 +102,8 @@ class Standing:
     answers: tuple[Answer, ...]
     """What can be answered now: both, the other one, or nothing any more."""
     outlook: Outlook
+    unconfirmed: bool = False
+    """The payment provider has not confirmed yet that charges have stopped."""
 
     @property
     def live(self) -> bool:
@@ -176,6 +179,7 @@ def _cases(settings: Settings) -> Any:
             Campaign.state.label("campaign_state"),
             why_not(settings).label("gone"),
             again.label("asked_again"),
+            unconfirmed(OrderKind.STOP).label("unconfirmed"),
         )
         .join(Member, Member.id == Case.member_id)
         .outerjoin(Campaign, Campaign.id == Case.campaign_id)
@@ -202,6 +206,7 @@ def _standing(row: Row[Any], settings: Settings, now: datetime) -> Standing:
         overdue=case.closed_at is None and named and over,
         answers=_answers(case, state, over),
         outlook=_outlook(case, member, settings, now),
+        unconfirmed=bool(row.unconfirmed),
     )
 
 

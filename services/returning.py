@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
 
-from sqlalchemy import BigInteger, ColumnElement, String, and_, exists, literal, select, update
+from sqlalchemy import BigInteger, ColumnElement, String, and_, exists, func, literal, select, update
 from sqlalchemy import case as when
 from sqlalchemy.orm import Session
 
@@ -84,6 +84,8 @@ def order(session: Session, settings: Settings, member_id: int, quoted: Quote, n
     assert member.lapsed_at is not None
     decision = f"{member.public_id}:{int(member.lapsed_at.timestamp())}"
     access_ended_at = member.access_ends_at
+    end = {"lapsed_at": member.lapsed_at, "access_ends_at": member.access_ends_at, "keep_until": member.keep_until}
+    ended_before = {name: at.isoformat() for name, at in end.items() if at is not None}
     _activate(session, Member.id == member_id, now, returned_at=now, subscription_status=_runs_again())
     session.refresh(member)
     if present.kind == OrderKind.UNDO:
@@ -99,9 +101,21 @@ def order(session: Session, settings: Settings, member_id: int, quoted: Quote, n
                 now=now,
                 since=access_ended_at,
             )
-        billing.order(session, kind=OrderKind.RESTART, key=f"restart:{decision}", member=member, now=now)
+        tried = session.scalar(
+            select(func.count()).where(BillingOrder.key.startswith(f"restart:{decision}", autoescape=True))
+        )
+        billing.order(
+            session,
+            kind=OrderKind.RESTART,
+            # A card that was declined is declined again under the key of that try.
+            key=f"restart:{decision}:{tried}" if tried else f"restart:{decision}",
+            member=member,
+            now=now,
+            ended_before=ended_before,
+        )
     _take_back_mails(session, Message.member_id == member_id)
-    outbox.put(session, kind=Kind.WELCOME_BACK, once_key=f"welcome_back:{decision}", now=now, member=member)
+    once = f"welcome_back:{decision}:{int(now.timestamp())}"
+    outbox.put(session, kind=Kind.WELCOME_BACK, once_key=once, now=now, member=member)
     events.record(session, "came_back", now, detail=present.kind, member_id=member_id)
     return present
 

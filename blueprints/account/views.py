@@ -35,6 +35,7 @@ def show() -> str:
         next_charge=_next_charge(member, here.clock.now()),
         price=wording.price(member.price_minor, member.currency, member.billing_interval),
         still_access=member.access_ends_at is not None and member.access_ends_at > here.clock.now(),
+        unconfirmed=on_record.unconfirmed,
         library=on_record.library,
         history=in_words(on_record.history),
         has_ended=any(event.code == "case_closed" and event.detail == CaseState.LAPSED for event in on_record.history),

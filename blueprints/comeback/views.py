@@ -122,13 +122,15 @@ def _page(member: Member, *, changed: bool = False, one_step_left: bool = False,
     if member.status != MemberStatus.LAPSED:
         return _render(member, "comeback/not_lapsed.html")
     quote = returning.quote(member, here.settings, now)
+    library, declined = account.waiting(db.session(), member)
     response = _render(
         member,
         "comeback/show.html",
         quote=quote,
         fields=quoting.fields(quote),
         marker=check_in.second_step(here.settings, member.public_id, 0) if one_step_left else None,
-        library=account.library_at_a_glance(db.session(), member.id),
+        library=library,
+        declined=declined,
         changed=changed,
         overdue=quote.saved_until <= now,
         immediately=quote.first_charge_at is not None

@@ -18,12 +18,13 @@ from sqlalchemy import ColumnElement, Select, and_, case, exists, func, literal,
 from sqlalchemy.orm import Session, aliased
 
 from domain import dates
-from domain.lifecycle import CampaignState, CaseState, MessageState
+from domain.lifecycle import CampaignState, CaseState, MessageState, OrderKind
 from domain.notices import NOTICES, PURGE_AFTER_NOTICE_DAYS, Kind
 from domain.ports import MailResult
 from models import Campaign, Case, ClockJump, Member, Message, Operator, change
 from models.base import UTCDateTime, latest
 from services import events, links, outbox
+from services.billing import unconfirmed
 from services.cases import facts_hold, lock, new_batch
 from services.mail.bounces import address_is_dead
 from settings import Settings
@@ -236,9 +237,17 @@ def _may_go(settings: Settings) -> ColumnElement[bool]:
     """A notice goes out only while its case's facts hold and its campaign is open.
 
     A mail with a link goes to nobody but its member: one that waits for an address that has changed waits until the
-    outbox has followed (warning.address_changed). Nothing that speaks of a deadline goes out of a held campaign.
+    outbox has followed (warning.address_changed). Nothing that speaks of a deadline goes out of a held campaign. And
+    nobody is told that charges have ended, or begun again, before the payment provider has confirmed it.
     """
-    return or_(
+    confirmed = and_(
+        or_(Message.kind != Kind.LAPSED, ~unconfirmed(OrderKind.STOP)),
+        or_(
+            Message.kind != Kind.WELCOME_BACK,
+            ~or_(unconfirmed(OrderKind.RESTART), unconfirmed(OrderKind.UNDO)),
+        ),
+    )
+    may_go = or_(
         Message.kind.not_in([*NOTICES, Kind.DEADLINE_MOVED, *links.CHECK_IN, *links.COME_BACK]),
         and_(
             Message.kind.not_in([*NOTICES, Kind.DEADLINE_MOVED]),
@@ -258,6 +267,7 @@ def _may_go(settings: Settings) -> ColumnElement[bool]:
             ~exists(select(ClockJump.id).where(ClockJump.confirmed_at.is_(None))),
         ),
     )
+    return and_(may_go, confirmed)
 
 
 def _still_meant() -> ColumnElement[bool]:

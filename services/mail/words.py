@@ -55,6 +55,8 @@ class Facts:
     not_mine: bool = False
     voided: bool = False
     """A program had pressed "keep", and the receipt said so: the question is put once more."""
+    declined: bool = False
+    """The payment of a return was declined, so the end holds again."""
     undone: bool = False
     """Whether the end had been carried out, and was taken back afterwards."""
     # The campaign
@@ -69,7 +71,8 @@ class Facts:
         """Read off a claimed message what it says; the session that claimed it must still be there."""
         case, campaign = claimed.case, claimed.campaign
         member = claimed.member or (case.member if case is not None else None)
-        facts: dict[str, Any] = {"deadline_at": claimed.deadline_at}
+        # The mail of an end is about the case that led to it; the one of a declined payment is about none.
+        facts: dict[str, Any] = {"deadline_at": claimed.deadline_at, "declined": case is None}
         if member is not None and not claimed.shared:
             facts |= {
                 "name": member.name,
@@ -148,6 +151,7 @@ def _for_members(settings: Settings, kind: Kind, facts: Facts, now: datetime) ->
         "answered": worded(wording.date_and_time, facts.answered_at),
         "used": worded(wording.short_date, facts.last_used_at) if used_since else None,
         "undone": facts.undone,
+        "declined": kind == Kind.LAPSED and facts.declined,
         "voided": facts.voided,
         "withdrawal": _withdrawal(settings, kind),
         "returned": worded(wording.date_and_time, facts.returned_at),

@@ -37,7 +37,7 @@ from domain.errors import Refused
 from domain.lifecycle import Answer, Through
 from domain.ports import MailResult
 from models import BillingOrder, Campaign, Case, Event, Member, Message, db
-from services import billing, campaigns, closing, decisions, purging, returning, warning
+from services import campaigns, closing, decisions, purging, returning, settling, warning
 from services.activity import import_activity
 from services.importing import import_members
 from services.library import load as load_library
@@ -399,7 +399,7 @@ class Months(RuleBasedStateMachine):
         self.session.commit()
         ports = self.app.extensions["dormouse"]
         clock = type("At", (), {"now": lambda _, now=self.now: now})()
-        billing.settle(self.session, ports.billing, clock, self.session.commit, lambda: False)
+        settling.settle(self.session, ports.billing, clock, self.session.commit, lambda: False)
 
     def purge_runs(self) -> None:
         purging.warn_purge(self.session, self.settings, self.now)

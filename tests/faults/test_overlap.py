@@ -33,7 +33,7 @@ from models import (
     for_writing,
 )
 from models import Event as Happened
-from services import activity, billing, check_in, closing, decisions, importing, purging, returning, warning
+from services import activity, check_in, closing, decisions, importing, purging, returning, settling, warning
 from services.mail import bounces
 from settings import Settings
 from tests import factories
@@ -406,7 +406,7 @@ def test_scenario_34_a_return_a_minute_after_the_lapse_is_billed_once(
         provider.go_on.set()
 
     def send(session: Session, commit: Commit) -> object:
-        return billing.settle(session, provider, clock, commit, lambda: False)  # type: ignore[arg-type]
+        return settling.settle(session, provider, clock, commit, lambda: False)  # type: ignore[arg-type]
 
     with ThreadPoolExecutor(1) as threads:
         if stop != "unsent":

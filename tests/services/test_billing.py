@@ -14,7 +14,7 @@ from domain.errors import BillingError, BillingPermanent, BillingTemporary, NotF
 from domain.lifecycle import OrderKind, OrderState
 from domain.ports import BillingReceipt
 from models import BillingOrder, Event, LocalCharge, LocalSubscription, Member, db, for_writing
-from services import billing
+from services import billing, settling
 from services.billing import Settled
 from tests import factories
 from tests.conftest import NOW
@@ -58,7 +58,7 @@ def put(session: Session, member: Member, kind: OrderKind, key: str, **facts: da
 
 def settle(session: Session, provider: object, clock: FrozenClock) -> Settled:
     session.commit()
-    return billing.settle(session, provider, clock, session.commit, lambda: False)  # type: ignore[arg-type]
+    return settling.settle(session, provider, clock, session.commit, lambda: False)  # type: ignore[arg-type]
 
 
 def only_order(session: Session) -> BillingOrder:

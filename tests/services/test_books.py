@@ -10,7 +10,7 @@ from sqlalchemy.orm import Session
 from adapters.billing.local import LocalBilling
 from domain.lifecycle import Answer, Through
 from models import LocalCharge, LocalSubscription, Member, db
-from services import billing, books, decisions
+from services import books, decisions, settling
 from settings import Settings
 from tests import factories
 from tests.conftest import NOW
@@ -30,7 +30,7 @@ def charge(session: Session, settings: Settings, now: datetime) -> books.Charged
 def settle(session: Session, clock: FrozenClock, settings: Settings, now: datetime) -> None:
     clock.travel(now)
     session.commit()
-    billing.settle(session, LocalBilling(db.engine, settings.zone), clock, session.commit, lambda: False)
+    settling.settle(session, LocalBilling(db.engine, settings.zone), clock, session.commit, lambda: False)
 
 
 def periods(session: Session, member: Member) -> list[Any]:
