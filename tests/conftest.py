@@ -22,6 +22,9 @@ from sqlalchemy.orm import Session
 for _name in ("DATABASE_URL", "SECRET_KEY", "PUBLIC_URL", "SERVICE_TIMEZONE", "FLASK_APP", "FLASK_DEBUG"):
     os.environ.pop(_name, None)
 
+# Asked for here, before anything imports it: so that what it asserts is told in full, as in a test.
+pytest.register_assert_rewrite("tests.faults.harness")
+
 from app import create_app
 from models import db
 from services.installation import Ports

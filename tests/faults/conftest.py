@@ -6,11 +6,9 @@ from pathlib import Path
 
 import pytest
 
-pytest.register_assert_rewrite("tests.faults.harness")
-
-from tests.conftest import NOW  # noqa: E402
-from tests.faults import figures  # noqa: E402
-from tests.faults.harness import Deadly, Site  # noqa: E402
+from tests.conftest import NOW
+from tests.faults import figures
+from tests.faults.harness import Deadly, Site
 
 
 @pytest.fixture(scope="session")
