@@ -101,13 +101,16 @@ def _operation(operation: Operation) -> dict[str, Any]:
     return {name: value for name, value in described.items() if value}
 
 
+IN_PATH = {"external_id": "the service's own number of the member", "event_id": "the `webhook-id` it came with"}
+
+
 def _in_path(operation: Operation) -> Iterator[dict[str, Any]]:
     for name in re.findall(r"<(?:[^<>]*:)?(\w+)>", operation.path):
         yield {
             "name": name,
             "in": "path",
             "required": True,
-            "description": "the service's own number of the member",
+            "description": IN_PATH[name],
             "schema": {"type": "string", "minLength": 1, "maxLength": 200},
         }
 
