@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from datetime import timedelta
 from typing import Any
 
@@ -257,3 +258,36 @@ def test_what_nobody_acknowledges_is_told_to_operators_and_forgotten_in_the_end(
 
 def test_types_fit_their_column_and_their_words() -> None:
     assert {kind for kind in outgoing.TOLD.values()} | {Type.CASE_OPENED, Type.PURGED} == set(Type)
+
+
+# Several at once
+
+
+def test_scenario_42_four_senders_send_each_event_once_and_a_members_in_order(
+    session: Session, app: Flask, hooked: WebhookCatcher
+) -> None:
+    members = [factories.using(session) for _ in range(6)]
+    for _ in range(4):
+        for member in members:
+            own_settings.choose_language(session, member.id, "de", NOW)
+    session.commit()
+    expected = [
+        (f"evt_{public_id}", member_id)
+        for public_id, member_id in session.execute(
+            select(OutgoingEvent.public_id, OutgoingEvent.member_id).order_by(OutgoingEvent.id)
+        )
+    ]
+    session.commit()
+
+    def run(_: int) -> sending.Sent:
+        with app.app_context():
+            return send(installed().webhooks)()
+
+    with ThreadPoolExecutor(4) as threads:
+        done = list(threads.map(run, range(4)))
+    arrived = [call.headers["webhook-id"] for call in hooked.calls]
+    assert sorted(arrived) == sorted(one for one, _ in expected)
+    assert sum(one.delivered for one in done) == len(expected)
+    for member in members:
+        theirs = [one for one, whose in expected if whose == member.id]
+        assert [one for one in arrived if one in theirs] == theirs

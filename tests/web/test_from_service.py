@@ -1,7 +1,9 @@
 """A member who is signed in at the service is handed over: by one press, once, in time, and never to another site."""
 
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from datetime import timedelta
+from threading import Barrier
 from urllib.parse import urlencode
 
 import jwt
@@ -214,3 +216,16 @@ def test_without_a_key_nobody_is_handed_over(make_app: Callable[..., Flask], mem
     app = make_app(**{**SETTINGS, "service_keys": ()})
     assert post(Browser(app), signed("K-1001", NOW)) == 403
     assert Browser(app).open("/sign-in/service").request.path == "/sign-in"
+
+
+def test_of_two_who_use_an_assertion_at_once_one_gets_in(app: Flask, member: Member) -> None:
+    token = signed("K-1001", NOW)
+    together = Barrier(4)
+
+    def press(_: int) -> int:
+        browser = Browser(app)
+        together.wait()
+        return post(browser, token)
+
+    with ThreadPoolExecutor(4) as threads:
+        assert sorted(threads.map(press, range(4))) == [303, 403, 403, 403]
