@@ -9,8 +9,9 @@
     section { background: var(--dormouse-background, #fff8e1); color: var(--dormouse-color, #212121);
       border: 1px solid var(--dormouse-border, #8a6d1b); border-radius: var(--dormouse-radius, 5px); padding: 1rem }
     h2 { font: inherit; font-weight: 700; font-size: 1.2em; margin: 0 0 .5rem }
-    p { margin: 0 0 1rem }
-    a { display: inline-block; padding: .6rem 1.2rem; border-radius: inherit; font-weight: 700; text-decoration: none;
+    p { margin: 0 }
+    p + p { margin-top: 1rem }
+    a { display: inline-block; padding: .6rem 1.2rem; border-radius: var(--dormouse-radius, 5px); font-weight: 700; text-decoration: none;
       background: var(--dormouse-action, #0d47a1); color: var(--dormouse-action-color, #fff) }
     a:hover { text-decoration: underline }
     a:focus-visible { outline: 3px solid currentColor; outline-offset: 3px }`;

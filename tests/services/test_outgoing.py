@@ -182,6 +182,7 @@ def test_without_an_address_nothing_is_written_down(
         assert send(installed().webhooks)() == sending.Sent()
     assert endpoint.present(session) is None
     own_settings.choose_language(session, factories.using(session).id, "de", NOW)
+    session.commit()
     assert states(session) == []
 
 
