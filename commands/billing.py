@@ -1,11 +1,11 @@
-"""`flask billing`: the orders to the payment provider that wait for an operator."""
+"""`flask billing`: the orders that wait for an operator, and whether our records and the provider's say the same."""
 
 import click
 
 from commands.output import echo_table
 from domain.lifecycle import OrderKind
 from models import db, for_writing
-from services import billing
+from services import billing, reconciling
 from services.installation import installed, wake
 
 
@@ -37,3 +37,40 @@ def retry(order: int) -> None:
     db.session.commit()
     wake()
     click.echo(f"queued order {order}; `flask jobs run settle-billing` carries it out at once")
+
+
+@group.command("reconcile")
+@click.option("--fix", is_flag=True, help="Repair what cannot be meant otherwise: stop charges, take over facts.")
+def reconcile(fix: bool) -> None:
+    """Compare every active, ending and ended member with the provider, and list every difference.
+
+    Ends with 1 where a difference is left.
+    """
+    here = installed()
+    found = list(
+        reconciling.reconcile(db.session(), here.settings, here.billing, here.clock.now(), db.session.commit, fix=fix)
+    )
+    if not found:
+        click.echo("no difference")
+        return
+    echo_table(
+        ("DIFFERENCE", "MEMBER", "REFERENCE", "", "WHAT"),
+        (
+            (
+                one.kind,
+                one.external_id or "–",
+                one.billing_ref,
+                "repaired" if one.repaired else "",
+                "; ".join(filter(None, (reconciling.MEANS[one.kind], one.detail))),
+            )
+            for one in found
+        ),
+    )
+    left = sum(not one.repaired for one in found)
+    if len(found) > left:
+        wake()
+    click.echo(f"{len(found)} differences, {len(found) - left} repaired")
+    if left:
+        if not fix and any(one.kind in reconciling.CAN_BE_REPAIRED for one in found):
+            click.echo("`flask billing reconcile --fix` repairs what cannot be meant otherwise.")
+        raise click.exceptions.Exit(1)
