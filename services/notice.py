@@ -169,7 +169,18 @@ def standing(session: Session, settings: Settings, which: ColumnElement[bool], n
     return None if row is None else _standing(row, settings, now)
 
 
+_MADE: dict[tuple[str, ...], Any] = {}
+
+
 def _cases(settings: Settings) -> Any:
+    """The statement of both readers. Putting it together takes as long as half a page, so that is done once."""
+    made = _MADE.get(settings.exempt_plans)
+    if made is None:
+        made = _MADE[settings.exempt_plans] = _made(settings)
+    return made
+
+
+def _made(settings: Settings) -> Any:
     other = aliased(Case)
     again = exists().where(other.member_id == Case.member_id, other.id != Case.id, other.closed_at.is_(None))
     return (

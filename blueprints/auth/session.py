@@ -4,7 +4,7 @@ import re
 
 from flask import g, request, session
 from flask_login import LoginManager, UserMixin, login_user
-from sqlalchemy import ScalarSelect, func
+from sqlalchemy import bindparam, func
 from werkzeug.wrappers import Response
 
 from blueprints.auth.paths import to_sign_in
@@ -34,6 +34,19 @@ class SignedIn(UserMixin):
         return f"{self.member.public_id}.{self.member.session_generation}"
 
 
+ASKED = (
+    db.select(func.coalesce(Case.answer, "open"))
+    .where(Case.member_id == Member.id, Case.closed_at.is_(None))
+    .scalar_subquery()
+)
+WHO = db.select(Member, ASKED).where(
+    Member.public_id == bindparam("public_id"),
+    Member.session_generation == bindparam("generation"),
+    Member.status != MemberStatus.PURGED,
+)
+"""Made once: every page of whoever is signed in begins with it."""
+
+
 @login_manager.user_loader
 def _load(named: str) -> SignedIn | None:
     known = NAME.fullmatch(named)
@@ -41,24 +54,13 @@ def _load(named: str) -> SignedIn | None:
         return None
     public_id, generation = known.groups()
     began = db.session().in_transaction()
-    found = db.session.execute(
-        db.select(Member, _asked()).where(
-            Member.public_id == public_id,
-            Member.session_generation == int(generation),
-            Member.status != MemberStatus.PURGED,
-        )
-    ).one_or_none()
+    found = db.session.execute(WHO, {"public_id": public_id, "generation": int(generation)}).one_or_none()
     if not began and request.method not in ("GET", "HEAD", "OPTIONS"):
         # A page that writes takes its lock before its first query, so it must not find this one open.
         if found is not None:
             db.session.expunge(found[0])
         db.session.rollback()
     return None if found is None else SignedIn(found[0], asked=found[1])
-
-
-def _asked() -> ScalarSelect[str]:
-    of_theirs = db.select(func.coalesce(Case.answer, "open")).where(Case.member_id == Member.id)
-    return of_theirs.where(Case.closed_at.is_(None)).scalar_subquery()
 
 
 @login_manager.unauthorized_handler
