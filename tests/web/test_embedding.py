@@ -19,6 +19,12 @@ SCRIPT = ROOT / "static" / "notice.js"
 
 
 @pytest.fixture
+def database_url(sqlite_url: str) -> str:
+    """The notice itself is tried on both databases in tests/services/test_notice.py."""
+    return sqlite_url
+
+
+@pytest.fixture
 def app(make_app: Callable[..., Flask]) -> Flask:
     return make_app(**SETTINGS)
 
