@@ -11,7 +11,7 @@ from jobs import timetable
 from models import for_writing
 from services import books, campaigns, closing, provider_news, purging, timekeeping, warning
 from services.installation import Installation
-from services.mail import collecting, delivery
+from services.mail import collecting, delivery, unreachable
 from services.outgoing import desk, sending
 from services.settling import Pace, settle
 
@@ -50,6 +50,7 @@ def remind(context: Context) -> Result:
     campaigns.open_what_is_due(context.session, settings, context.now)
     changed = warning.address_changed(context.session, settings, context.now)
     queued = warning.remind(context.session, settings, context.now)
+    unreachable.tell_operators(context.session, settings, context.now)
     return Result(f"{queued} notices queued, {changed} changed addresses")
 
 

@@ -12,7 +12,7 @@ from sqlalchemy import select, update
 from sqlalchemy.orm import Session
 
 from models import Case, Event, Member, Message
-from services.mail import bounce_mail, bounces
+from services.mail import bounce_mail, bounces, unreachable
 from services.mail.bounce_mail import Report, Verdict
 from settings import Settings
 from tests import factories
@@ -269,3 +269,48 @@ def test_what_names_no_message_of_ours_changes_nothing(
 ) -> None:
     assert "no message that is known here" in bounces.take(session, settings, report, LATER).said
     assert session.scalars(select(Case)).one().state == "open"
+
+
+# What operators hear
+
+
+def test_operators_hear_of_it_the_morning_after_once_a_day(
+    session: Session, settings: Settings, warned: Member
+) -> None:
+    operator = factories.operator(session)
+    other = factories.dormant(session, email="ben@dead.example")
+
+    def told() -> int:
+        unreachable.tell_operators(session, settings, morning)
+        session.commit()
+        about = Message.once_key.like("needs_attention:unreachable:%")
+        return len(session.scalars(select(Message.id).where(about, Message.operator_id == operator.id)).all())
+
+    take(session, settings, "postfix-unknown-user")
+    morning = LATER
+    assert told() == 0
+    morning = at("2026-06-04 06:00")
+    assert (told(), told()) == (1, 1)
+    # Another one two days later, in the same round.
+    case = case_of(session, warned)
+    session.add(
+        Case(
+            campaign_id=case.campaign_id, member_id=other.id, rule=case.rule, state="unreachable", address=other.email,
+            found_joined_at=other.joined_at, found_sign_of_life_at=other.joined_at, opened_at=NOW,
+            closed_at=at("2026-06-05 12:00"),
+        )
+    )  # fmt: skip
+    other.mail_state = "bounced"
+    session.commit()
+    morning = at("2026-06-05 20:00")
+    assert told() == 1
+    morning = at("2026-06-06 06:00")
+    assert (told(), told()) == (2, 2)
+
+
+def test_nobody_hears_of_who_has_another_address_by_now(session: Session, settings: Settings, warned: Member) -> None:
+    factories.operator(session)
+    take(session, settings, "postfix-unknown-user")
+    warned.mail_state = "good"
+    session.commit()
+    assert unreachable.tell_operators(session, settings, at("2026-06-04 06:00")) == 0
