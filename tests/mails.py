@@ -92,6 +92,11 @@ class Written:
         return str(body.get_content()).replace("\r\n", "\n")
 
     @property
+    def page(self) -> str:
+        """The HTML without its empty lines, which come and go with conditions that nobody sees."""
+        return re.sub(r"\n\s*\n", "\n", self.html).strip() + "\n"
+
+    @property
     def text(self) -> str:
         """Headers, text and attachments, without what differs from run to run."""
         body = self.message.get_body(("plain",))
@@ -110,7 +115,7 @@ class Written:
     @property
     def files(self) -> dict[Path, str]:
         return {FOLDER / self.language / f"{self.name}.{ext}": getattr(self, kind)
-                for ext, kind in (("txt", "text"), ("html", "html"))}  # fmt: skip
+                for ext, kind in (("txt", "text"), ("html", "page"))}  # fmt: skip
 
 
 def _steady(value: str) -> str:
