@@ -28,12 +28,13 @@ import blueprints.tolerance
 import commands
 from adapters.billing.local import LocalBilling
 from adapters.billing.stripe.client import StripeBilling
+from adapters.billing.webhook import WebhookBilling
 from adapters.clock import ShiftedClock, SystemClock
 from adapters.dns import SystemDns
 from adapters.mail.imap import ImapMailbox
 from adapters.mail.smtp import SmtpMailer
 from adapters.webhooks.http import HttpSender
-from domain.ports import Billing
+from domain.ports import Billing, WebhookSender
 from jobs import scheduler
 from models import db
 from models.base import tune
@@ -86,14 +87,15 @@ def create_app(settings: Settings | None = None, ports: Ports | None = None) -> 
         tune(db.engine)
 
     given = ports or Ports()
+    sender = given.webhooks or HttpSender(settings.networks)
     with app.app_context():
         app.extensions["dormouse"] = Installation(
             settings,
             clock=given.clock
             or (ShiftedClock(settings.instance_path / "demo-clock") if settings.demo else SystemClock()),
             mailer=given.mailer or SmtpMailer(app),
-            billing=given.billing or _billing(settings),
-            webhooks=given.webhooks or HttpSender(settings.networks),
+            billing=given.billing or _billing(settings, sender),
+            webhooks=sender,
             dns=given.dns or SystemDns(),
             mailbox=given.mailbox or (_mailbox(settings) if settings.bounce_imap_server else None),
         )
@@ -139,7 +141,7 @@ def _mailbox(settings: Settings) -> ImapMailbox:
     )
 
 
-def _billing(settings: Settings) -> Billing:
+def _billing(settings: Settings, sender: WebhookSender) -> Billing:
     """The provider that BILLING names."""
     if settings.billing == "stripe":
         return StripeBilling(
@@ -150,4 +152,6 @@ def _billing(settings: Settings) -> Billing:
             base=settings.stripe_api,
             pause=sleep,
         )
+    if settings.billing == "webhook":
+        return WebhookBilling(sender, settings.billing_url or "", settings.billing_secret)
     return LocalBilling(db.engine, settings.zone)

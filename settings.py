@@ -234,6 +234,7 @@ COMMA_SEPARATED = (
     "webhook_networks",
     "evidence_keys_before",
     "stripe_webhook_secret",
+    "billing_secret",
 )
 Line = Annotated[str, AfterValidator(_no_line_break)]
 Folder = Annotated[str, AfterValidator(_folder)]
@@ -307,7 +308,9 @@ class Settings(BaseSettings):
     mail_window: Annotated[str, AfterValidator(_window)] = ""
     max_bounce_percent: float = Field(default=5, ge=0, le=100)
 
-    billing: Literal["local", "stripe"] = "local"
+    billing: Literal["local", "stripe", "webhook"] = "local"
+    billing_url: Annotated[str, AfterValidator(_hook_url)] | None = None
+    billing_secret: Annotated[CommaSeparated, AfterValidator(_webhook_keys)] = ()
     billing_rate: float = Field(default=20, gt=0, le=1_000, allow_inf_nan=False)
     billing_connections: int = Field(default=8, ge=1, le=100)
     stripe_key: str = ""
@@ -340,6 +343,8 @@ class Settings(BaseSettings):
         _readable(self)
         if self.events_url and not self.events_secret:
             raise ValueError("EVENTS_SECRET is not set: without it nobody could tell our events from made-up ones")
+        if self.billing == "webhook" and not (self.billing_url and self.billing_secret):
+            raise ValueError("BILLING_URL and BILLING_SECRET are needed with BILLING=webhook: where orders go, signed")
         if self.billing == "stripe":
             _right_stripe_key(self.stripe_key, live=self.stripe_live)
         for key in self.service_keys:

@@ -11,7 +11,9 @@ from flask import Blueprint, Response, current_app, request
 
 from domain import webhooks
 from domain.errors import NotFound, NotSigned
+from domain.ports import Acknowledged
 from models import db, for_writing
+from services import billing as orders
 from services import provider_news
 from services.installation import installed, wake
 from services.mail import bounces
@@ -68,13 +70,18 @@ def billing() -> Response:
         refs = here.billing.news(request.get_data(), request.headers, now=now)
     except NotSigned as error:
         return _said(401, str(error))
+    except ValueError:
+        return _said(400, "This is no JSON, or an instant in it has no offset.")
     except NotFound as error:
         return _said(404, str(error))
     if not refs:
         return _said(200, "nothing to do")
     session = db.session()
     for_writing(session)
-    provider_news.heard(session, list(refs), now)
+    provider_news.heard(session, [one for one in refs if isinstance(one, str)], now)
+    for one in refs:
+        if isinstance(one, Acknowledged):
+            orders.acknowledge(session, one, now)
     session.commit()
     wake()
     return _said(200, "heard")

@@ -69,3 +69,7 @@ class BillingGone(BillingPermanent):
 
 class NotSigned(DormouseError):
     """A webhook whose signature is missing, wrong or too old."""
+
+
+class BillingPending(BillingTemporary):
+    """The provider has taken the order and will say later that it has carried it out."""

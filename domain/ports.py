@@ -7,6 +7,8 @@ from datetime import datetime
 from enum import StrEnum
 from typing import Protocol
 
+from domain.errors import BillingPermanent
+
 
 class Clock(Protocol):
     """The only source of the present instant."""
@@ -191,6 +193,14 @@ class BillingReceipt:
     read_back: Subscription | None = field(default=None, compare=False)
 
 
+@dataclass(frozen=True, slots=True)
+class Acknowledged:
+    """What a provider says later of an order that it had only taken, by the order's key."""
+
+    key: str
+    outcome: BillingReceipt | BillingPermanent
+
+
 class Billing(Protocol):
     """A billing provider. Every call has a timeout of its own; what is written is read back into the receipt.
 
@@ -221,8 +231,9 @@ class Billing(Protocol):
     ) -> BillingReceipt:
         """Start paying again as of ``now``: a new billing date, charged once for the period that starts."""
 
-    def news(self, body: bytes, headers: Mapping[str, str], *, now: datetime) -> Sequence[str]:
+    def news(self, body: bytes, headers: Mapping[str, str], *, now: datetime) -> Sequence[str | Acknowledged]:
         """The subscriptions that a webhook of the provider's is about: they are read anew, whatever it says of them.
+        Or what it acknowledges, where it carries orders out later (BillingPending).
 
         ``body`` is as it came, byte by byte; ``headers`` find names in any case. Raises NotSigned for what is not the
         provider's, and NotFound where the provider sends none. Kinds that nobody here needs name no subscription.

@@ -5,6 +5,8 @@ answer is recorded under the lease's token. A process that dies in between leave
 another asks again with the same key, and the provider answers what it answered before.
 """
 
+import random
+import secrets
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from typing import Any, assert_never
@@ -12,11 +14,19 @@ from typing import Any, assert_never
 from sqlalchemy import ColumnElement, and_, exists, literal_column, or_, select, update
 from sqlalchemy.orm import Session, aliased
 
-from domain.errors import BillingError, BillingPermanent, BillingRefused, BillingTemporary, NotFound, Refused
+from domain.errors import (
+    BillingError,
+    BillingPending,
+    BillingPermanent,
+    BillingRefused,
+    BillingTemporary,
+    NotFound,
+    Refused,
+)
 from domain.lifecycle import UNFINISHED_ORDERS, MemberStatus, MessageState, OrderKind, OrderState
 from domain.links import Purpose
 from domain.notices import Kind
-from domain.ports import Billing, BillingReceipt, Subscription
+from domain.ports import Acknowledged, Billing, BillingReceipt, Subscription
 from models import BillingOrder, Case, MagicLink, Member, Message, change, insert
 from models.base import random_id
 from services import events, outbox
@@ -52,6 +62,22 @@ class Claimed:
     since: datetime | None
     attempts: int
     lease_token: str
+
+
+_CLAIMED = (
+    BillingOrder.id,
+    BillingOrder.key,
+    BillingOrder.member_id,
+    BillingOrder.case_id,
+    BillingOrder.kind,
+    BillingOrder.billing_ref,
+    BillingOrder.price_minor,
+    BillingOrder.currency,
+    BillingOrder.billing_interval.label("interval"),
+    BillingOrder.since,
+    BillingOrder.attempts,
+    BillingOrder.lease_token,
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -156,20 +182,7 @@ def claim(session: Session, now: datetime, limit: int) -> list[Claimed]:
             lease_token=random_id(),
             lease_until=now + LEASE,
         )
-        .returning(
-            BillingOrder.id,
-            BillingOrder.key,
-            BillingOrder.member_id,
-            BillingOrder.case_id,
-            BillingOrder.kind,
-            BillingOrder.billing_ref,
-            BillingOrder.price_minor,
-            BillingOrder.currency,
-            BillingOrder.billing_interval.label("interval"),
-            BillingOrder.since,
-            BillingOrder.attempts,
-            BillingOrder.lease_token,
-        )
+        .returning(*_CLAIMED)
         .execution_options(synchronize_session=False)
     ).mappings()
     return sorted((Claimed(**{**row, "kind": OrderKind(row["kind"])}) for row in rows), key=lambda one: one.id)
@@ -185,7 +198,11 @@ def record(session: Session, claimed: Claimed, outcome: BillingReceipt | Billing
             values |= {"read_back": None if outcome.read_back is None else as_told(outcome.read_back)}
         case BillingTemporary():
             code = "billing_delayed"
-            values |= {"state": OrderState.QUEUED, "due_at": now + backoff(claimed.attempts), "error": str(outcome)}
+            wait = backoff(claimed.attempts)
+            if isinstance(outcome, BillingPending):
+                # Many orders of one day are awaited together: they are not all asked about at the same instant.
+                wait *= random.uniform(1, 1.25)
+            values |= {"state": OrderState.QUEUED, "due_at": now + wait, "error": str(outcome)}
         case BillingRefused() if claimed.kind is OrderKind.RESTART:
             # Nobody has to mend this but the member, by another card, and that is another order.
             code = "payment_declined"
@@ -227,6 +244,33 @@ def record(session: Session, claimed: Claimed, outcome: BillingReceipt | Billing
     if not (code == "billing_delayed" and claimed.attempts > 1):
         events.record(session, code, now, detail=claimed.kind, member_id=claimed.member_id, case_id=claimed.case_id)
     return True
+
+
+def acknowledge(session: Session, acknowledged: Acknowledged, now: datetime) -> bool:
+    """Write down what the provider says later of an order; False for one that is none, or is finished already.
+
+    A process that is sending the order once more at this moment finds its lease gone, and its answer is ignored.
+    """
+    token = secrets.token_hex(16)
+    row = (
+        session.execute(
+            update(BillingOrder)
+            .where(
+                BillingOrder.key == acknowledged.key,
+                BillingOrder.state.in_(UNFINISHED_ORDERS),
+                BillingOrder.attempts > 0,
+            )
+            .values(state=OrderState.WORKING, lease_token=token, lease_until=now + LEASE)
+            .returning(*_CLAIMED)
+            .execution_options(synchronize_session=False)
+        )
+        .mappings()
+        .one_or_none()
+    )
+    if row is None:
+        return False
+    claimed = Claimed(**{**row, "kind": OrderKind(row["kind"])})
+    return record(session, claimed, acknowledged.outcome, now)
 
 
 def _end_again(session: Session, claimed: Claimed, now: datetime) -> None:

@@ -16,7 +16,7 @@ from time import monotonic
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
-from domain.errors import BillingError, BillingTemporary
+from domain.errors import BillingError, BillingPending, BillingTemporary
 from domain.ports import Billing, BillingReceipt, Clock
 from models import BillingPace, change, for_writing, insert
 from services import billing
@@ -137,7 +137,8 @@ class _Run:
 
     def _count(self, one: Claimed, outcome: BillingReceipt | BillingError, now: datetime) -> None:
         mine = billing.record(self._session, one, outcome, now)
-        self.silent = self.silent + 1 if isinstance(outcome, BillingTemporary) else 0
+        unanswered = isinstance(outcome, BillingTemporary) and not isinstance(outcome, BillingPending)
+        self.silent = self.silent + 1 if unanswered else 0
         self.settled = self.settled.plus(outcome) if mine else self.settled
 
     def _turns(self, now: datetime) -> tuple[int, datetime]:

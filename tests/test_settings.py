@@ -99,6 +99,8 @@ BAD = [
     ("EVIDENCE_KEY", "c2hvcnQ="),
     ("EVIDENCE_KEY", "no Base64 at all, and not 32 bytes"),
     ("EVIDENCE_KEYS_BEFORE", "c2hvcnQ="),
+    ("BILLING_URL", "lumio.example"),
+    ("BILLING_SECRET", "whsec_short"),
     ("BILLING_RATE", "0"),
     ("BILLING_RATE", "inf"),
     ("BILLING_CONNECTIONS", "0"),

@@ -1,0 +1,154 @@
+"""A service that bills by itself (BILLING=webhook): signed commands to it, and its acknowledgements.
+
+A command is posted as Standard Webhooks says, under the order's key as its id, to the one address of BILLING_URL. What
+the service has done it says in its answer or later, in a signed call to /hooks/billing; until then the command is sent
+again, and nothing counts as done. The format is described in docs/billing.md.
+"""
+
+import json
+from collections.abc import Mapping, Sequence
+from datetime import datetime
+from typing import Any
+
+from domain import webhooks
+from domain.errors import (
+    BillingGone,
+    BillingPending,
+    BillingPermanent,
+    BillingRefused,
+    BillingTemporary,
+    BillingUnknown,
+    NotSigned,
+)
+from domain.ports import Acknowledged, BillingReceipt, Charge, Outcome, Page, Subscription, WebhookSender
+
+FACTS = ("status", "stopping", "price_minor", "currency", "interval", "plan")
+INSTANTS = ("period_start", "paid_through", "next_charge_at")
+
+
+class WebhookBilling:
+    def __init__(self, sender: WebhookSender, url: str, secrets: Sequence[str]) -> None:
+        self._sender, self._url, self._secrets = sender, url, secrets
+
+    def read(self, billing_ref: str, *, now: datetime) -> Subscription:
+        said = self._ask("read", f"read:{billing_ref}", now, subscription=billing_ref)
+        found = said.get("subscription")
+        if not isinstance(found, dict):
+            raise BillingPermanent("the service does not tell what it charges: import its members instead")
+        return subscription(billing_ref, found)
+
+    def list(self, cursor: str | None, *, limit: int, now: datetime) -> Page:
+        said = self._ask("list", f"list:{cursor or ''}", now, cursor=cursor, limit=limit)
+        found = said.get("subscriptions")
+        if not isinstance(found, list):
+            raise BillingPermanent("the service does not tell what it charges: import its members instead")
+        return Page(tuple(subscription(str(one["billing_ref"]), one) for one in found), said.get("cursor"))
+
+    def charges(self, billing_ref: str, *, since: datetime) -> Sequence[Charge] | None:
+        return None
+
+    def stop(self, billing_ref: str, *, key: str, now: datetime, at_once: bool = False) -> BillingReceipt:
+        return self._order("stop", key, now, subscription=billing_ref, at_once=at_once)
+
+    def undo(self, billing_ref: str, *, key: str, now: datetime) -> BillingReceipt:
+        return self._order("undo", key, now, subscription=billing_ref)
+
+    def restart(
+        self, billing_ref: str, *, price_minor: int, currency: str, interval: str, key: str, now: datetime
+    ) -> BillingReceipt:
+        price = {"price_minor": price_minor, "currency": currency, "interval": interval}
+        return self._order("restart", key, now, subscription=billing_ref, **price)
+
+    def refund(
+        self, billing_ref: str, *, since: datetime, key: str, now: datetime, pro_rata: bool = False
+    ) -> BillingReceipt:
+        return self._order("refund", key, now, subscription=billing_ref, since=since.isoformat(), pro_rata=pro_rata)
+
+    def news(self, body: bytes, headers: Mapping[str, str], *, now: datetime) -> Sequence[str | Acknowledged]:
+        given = (headers.get(f"webhook-{name}", "") for name in ("id", "timestamp", "signature"))
+        if not webhooks.is_signed(self._secrets, *given, body, now):
+            raise NotSigned("The signature is missing, wrong or too old; see BILLING_SECRET.")
+        event = json.loads(body)
+        data = event.get("data") or {}
+        match event.get("type"):
+            case "billing.acknowledged" if isinstance(data.get("order"), str):
+                return (Acknowledged(data["order"], outcome(data)),)
+            case "subscription.changed" if isinstance(data.get("subscription"), str):
+                return (data["subscription"],)
+        return ()
+
+    def _order(self, what: str, key: str, now: datetime, **data: Any) -> BillingReceipt:
+        said = self._ask(what, key, now, order=key, **data)
+        if "status" not in said:
+            raise BillingPending("the service has taken the order; its acknowledgement is awaited")
+        found = outcome(said)
+        if isinstance(found, BillingReceipt):
+            return found
+        raise found
+
+    def _ask(self, what: str, message_id: str, now: datetime, **data: Any) -> dict[str, Any]:
+        command = {"type": f"billing.{what}", "timestamp": now.isoformat(), "data": data}
+        body = json.dumps(command).encode()
+        reply = self._sender.post(self._url, body, webhooks.signed(self._secrets, message_id, body, now))
+        match reply.outcome:
+            case Outcome.TEMPORARY:
+                raise BillingTemporary(f"BILLING_URL: {reply.text}")
+            case Outcome.GONE:
+                raise BillingPermanent("BILLING_URL takes no more commands (410): give it another address, then retry")
+            case Outcome.PERMANENT:
+                raise BillingPermanent(f"BILLING_URL: {reply.text}")
+        try:
+            said = json.loads(reply.body or b"{}")
+        except ValueError:
+            return {}
+        if not isinstance(said, dict):
+            return {}
+        if said.get("status") == "unknown":
+            raise BillingUnknown(_reason(said))
+        return said
+
+
+def outcome(said: dict[str, Any]) -> BillingReceipt | BillingPermanent:
+    """What the service says of an order: done, or why it is not."""
+    match said.get("status"):
+        case "done":
+            found = said.get("subscription")
+            told = subscription(str(found.get("billing_ref", "")), found) if isinstance(found, dict) else None
+            return BillingReceipt(
+                reference=str(said.get("reference") or said.get("order") or "")[:200],
+                next_charge_at=_instant(said.get("next_charge_at")),
+                billing_ref=said.get("billing_ref"),
+                read_back=told,
+            )
+        case "refused":
+            pay_at = said.get("pay_at")
+            return BillingRefused(_reason(said), pay_at if _is_link(pay_at) else None)
+        case "unknown":
+            return BillingUnknown(_reason(said))
+        case "gone":
+            return BillingGone(_reason(said))
+        case _:
+            return BillingPermanent(_reason(said))
+
+
+def subscription(billing_ref: str, found: dict[str, Any]) -> Subscription:
+    return Subscription(
+        billing_ref=billing_ref,
+        **{name: found[name] for name in FACTS if found.get(name) is not None},
+        **{name: _instant(found.get(name)) for name in INSTANTS},
+    )
+
+
+def _reason(said: dict[str, Any]) -> str:
+    return f"the service says: {str(said.get('reason') or said.get('status'))[:300]}"
+
+
+def _is_link(value: object) -> bool:
+    return isinstance(value, str) and value.startswith("https://")
+
+
+def _instant(value: object) -> datetime | None:
+    if not isinstance(value, str):
+        return None
+    found = datetime.fromisoformat(value)
+    return found if found.tzinfo is not None else None
