@@ -68,6 +68,9 @@ def test_scenario_26_opening_scrolling_and_following_changes_nothing(
     for link in links:
         for method in ("HEAD", "OPTIONS"):
             assert page.request.fetch(link, method=method).ok
+        # What browsers and mail programs fetch before anybody has asked for it.
+        for sign in ({"Sec-Purpose": "prefetch;prerender"}, {"Purpose": "prefetch"}, {"X-Purpose": "preview"}):
+            assert page.request.fetch(link, headers=sign).ok
     assert everything(session) == before
 
 
