@@ -303,6 +303,8 @@ class Settings(BaseSettings):
     bounce_imap_folder: Folder = "INBOX"
     bounce_imap_aside: Folder = "Aside"
     bounce_webhook_secret: Annotated[CommaSeparated, AfterValidator(_webhook_keys)] = ()
+    mail_connections: int = Field(default=10, ge=1, le=200)
+    mail_max_emails: int = Field(default=100, ge=0)
     mail_rate: float = Field(default=0, ge=0, le=10_000, allow_inf_nan=False)
     mail_daily: int = Field(default=0, ge=0)
     mail_window: Annotated[str, AfterValidator(_window)] = ""
@@ -462,6 +464,7 @@ class Settings(BaseSettings):
             "MAIL_USE_TLS": self.mail_use_tls,
             "MAIL_USE_SSL": self.mail_use_ssl,
             "MAIL_DEFAULT_SENDER": _named(self.mail_default_sender, self.service_name),
+            "MAIL_MAX_EMAILS": self.mail_max_emails or None,
             "MAIL_DEBUG": 0,
         }
 

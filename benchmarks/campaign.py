@@ -49,9 +49,16 @@ class Report:
     def figure(self, name: str, value: float, limit: float, unit: str) -> None:
         self._line(f"{name:<34}{value:>9.3g} {unit:<20}{limit:>18.3g}", value <= limit, name)
 
+    def at_least(self, name: str, value: float, least: float) -> None:
+        self._line(f"{name:<58}{value:>9.2f}{least:>9.2f}", value >= least, name)
+
     def mention(self, name: str, value: float, limit: float, unit: str) -> None:
         """A time alone says as much of the machine as of the code: over its limit it is shown, and no failure."""
         print(f"  {name:<34}{value:>9.3g} {unit:<20}{limit:>18.3g}{'  over' if value > limit else ''}", flush=True)
+
+    def end(self) -> int:
+        print(f"\nMissed: {', '.join(self.missed)}" if self.missed else "\nEvery limit is held.")
+        return 1 if self.missed else 0
 
     def _line(self, text: str, held: bool, name: str) -> None:
         print(f"  {text:<76}{'' if held else '  MISSED'}", flush=True)
@@ -135,23 +142,30 @@ def title(database: Database) -> str:
     return f"PostgreSQL {str(database.one('SHOW server_version')).split()[0]}"
 
 
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    group = parser.add_argument_group("campaign")
+    group.add_argument("--members", type=int, default=100_000, help="members in the database (100,000)")
+    group.add_argument("--dormant", type=int, default=5_000, help="how many of them are dormant (5,000)")
+    group.add_argument("--close", type=int, default=5_000, help="cases that end at the month end (5,000)")
+    group.add_argument("--rows", type=int, default=1_000_000, help="at most so many rows are imported (1,000,000)")
+
+
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--members", type=int, default=100_000, help="members in the database (100,000)")
-    parser.add_argument("--dormant", type=int, default=5_000, help="how many of them are dormant (5,000)")
-    parser.add_argument("--close", type=int, default=5_000, help="cases that end at the month end (5,000)")
-    parser.add_argument("--rows", type=int, default=1_000_000, help="at most so many rows are imported (1,000,000)")
+    add_arguments(parser)
     parser.add_argument("--database", choices=["sqlite", "postgresql", "both"], default="both")
-    arguments = parser.parse_args()
+    return run(parser.parse_args())
+
+
+def run(arguments: argparse.Namespace) -> int:
     if not 2 * max(arguments.dormant, arguments.close) <= arguments.members:
-        parser.error("more than half of the members cannot be dormant")
+        sys.exit("more than half of the members cannot be dormant")
     print(f"Python {platform.python_version()}; medians, and the median of the ratios of the pairs")
     report = Report()
     for dialect in ("sqlite", "postgresql") if arguments.database == "both" else (arguments.database,):
         with databases.maker(dialect) as make:
             measure(make, arguments, report)
-    print(f"\nMissed: {', '.join(report.missed)}" if report.missed else "\nEvery limit is held.")
-    return 1 if report.missed else 0
+    return report.end()
 
 
 if __name__ == "__main__":

@@ -45,9 +45,22 @@ def list_(as_json: bool) -> None:
 
 @group.command("run")
 @click.argument("name")
-def run(name: str) -> None:
-    """Run the job NAME now, whether it is due or not, and print the result."""
-    click.echo(f"{name}: {_jobs().run(name, installed().clock.now())}")
+@click.option(
+    "--workers",
+    type=click.IntRange(1, 64),
+    default=1,
+    show_default=True,
+    help="For deliver: so many processes.",
+)
+def run(name: str, workers: int) -> None:
+    """Run the job NAME now, whether it is due or not, and print the result. SIGTERM ends a delivery in good order."""
+    if workers > 1 and name != "deliver":
+        raise click.UsageError("--workers is for deliver: of the other jobs one process does all")
+    jobs, now = _jobs(), installed().clock.now()
+    if workers == 1:
+        click.echo(f"{name}: {jobs.run(name, now)}")
+    elif jobs.run_in_processes(name, workers, lambda line: click.echo(f"{name}: {line}")):
+        raise click.ClickException("not every process came to its end")
 
 
 @group.command("confirm-time")

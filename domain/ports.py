@@ -44,7 +44,8 @@ class MailResult:
     ``accepted`` is true only for a positive reply to the final dot. A refusal is for good (``permanent``) or for now.
     ``recipient_refused`` says that the refusal was of this address (the reply to RCPT), not of us or of the text: with
     a permanent code of a mailbox (550, 551, 553) that is a hard bounce.
-    ``server_down`` says that nothing can be sent at the moment, so the attempt does not count against the message.
+    ``server_down`` says that nothing can be sent at the moment, so the attempt does not count against the message;
+    ``unconnected`` that there was not even a connection, as where a server takes no more of them from one host.
     """
 
     accepted: bool
@@ -53,11 +54,15 @@ class MailResult:
     permanent: bool = False
     recipient_refused: bool = False
     server_down: bool = False
+    unconnected: bool = False
 
 
 class MailConnection(Protocol):
     def send(self, mail: Mail) -> MailResult:
-        """Send one message; never raises for what a server, a line or an address does."""
+        """Send one message; never raises for what a server, a line or an address does.
+
+        One thread at a time, which need not be the one that made it.
+        """
 
 
 class Mailer(Protocol):

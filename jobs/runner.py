@@ -98,10 +98,13 @@ def run_polled(app: Flask, name: str, enough: Callable[[], bool] = never) -> Non
     _run_period(app, Due(name, QUEUE_PERIOD, now), enough)
 
 
-def run(app: Flask, name: str, now: datetime) -> str:
-    """Run a job now, whatever ``job_run`` says, and count its present period as done; for operators and the demo."""
+def run(app: Flask, name: str, now: datetime, enough: Callable[[], bool] = never) -> str:
+    """Run a job now, whatever ``job_run`` says, and count its present period as done; for operators and the demo.
+
+    ``enough`` is for queue jobs: the others come to their end.
+    """
     if name in timetable.QUEUE or name in timetable.EVERY:
-        return run_queue(app, name)
+        return run_queue(app, name, enough)
     if name not in BODIES:
         raise NotFound(f'there is no job "{name}"; there are {", ".join(timetable.ALL)}')
     with app.app_context():

@@ -5,6 +5,7 @@ One thread runs the calendar jobs in their order, and one each queue job, so a l
 """
 
 import logging
+import multiprocessing
 import os
 import signal
 import threading
@@ -85,8 +86,44 @@ class Jobs:
         return found
 
     def run(self, name: str, now: datetime) -> str:
-        """Run one job in this thread and return the line that says what came of it."""
-        return runner.run(self._app, name, now)
+        """Run one job in this thread and return the line that says what came of it. SIGTERM ends a queue job early."""
+        if name not in timetable.QUEUE or threading.current_thread() is not threading.main_thread():
+            return runner.run(self._app, name, now)
+        before = signal.signal(signal.SIGTERM, lambda *_: self._stopping.set())
+        try:
+            return runner.run(self._app, name, now, self._stopping.is_set)
+        finally:
+            signal.signal(signal.SIGTERM, before)
+
+    def run_in_processes(self, name: str, count: int, say: Callable[[str], None]) -> int:
+        """Run a queue job in so many processes at once, each of which says its line; returns how many failed.
+
+        A signal that asks this process to end is handed on to them.
+        """
+        with self._app.app_context():
+            db.session.remove()
+            # What is open must not be shared.
+            db.engine.dispose()
+        own = multiprocessing.get_context("fork")
+        workers = [own.Process(target=self._say, args=(name, say)) for _ in range(count)]
+        for worker in workers:
+            worker.start()
+
+        def end(*_: object) -> None:
+            for worker in workers:
+                worker.terminate()
+
+        before = {number: signal.signal(number, end) for number in (signal.SIGTERM, signal.SIGINT)}
+        try:
+            for worker in workers:
+                worker.join()
+        finally:
+            for number, handler in before.items():
+                signal.signal(number, handler)
+        return sum(worker.exitcode != 0 for worker in workers)
+
+    def _say(self, name: str, say: Callable[[str], None]) -> None:
+        say(self.run(name, self.installation.clock.now()))
 
     def overview(self, now: datetime) -> list[report.JobState]:
         settings = self.installation.settings

@@ -82,7 +82,7 @@ def live_case(session: Session, member_id: int) -> Case | None:
 
 
 def lock_members(session: Session, members: Any) -> None:
-    """Lock the rows of a selectable of member ids in the order of ids, so that two who do it never deadlock.
+    """Lock the rows of a selectable or list of member ids in the order of ids, so that two who do it never deadlock.
 
     Only PostgreSQL needs it: on SQLite a writing transaction is alone. Nothing is fetched.
     """

@@ -2,7 +2,9 @@
 sent to. No row is needed and no time is in it: a link never breaks, the page behind it tells the truth of the day.
 """
 
-from itsdangerous import BadData, URLSafeSerializer
+from functools import cached_property, lru_cache
+
+from itsdangerous import BadData, Signer, URLSafeSerializer
 
 from domain.links import CHECK_IN_SALT
 from settings import Settings
@@ -33,8 +35,26 @@ def is_second_step(settings: Settings, marker: str, public_id: str, address_gene
 
 
 def _signed(settings: Settings, salt: str, public_id: str, address_generation: int) -> str:
-    signed = URLSafeSerializer(settings.secrets, salt=salt).dumps([public_id, address_generation])
-    return signed.decode() if isinstance(signed, bytes) else signed
+    serializer, signer = _signer(tuple(settings.secrets), salt)
+    signed: bytes = signer.sign(serializer.dump_payload([public_id, address_generation]))
+    return signed.decode()
+
+
+class _Signer(Signer):
+    """Derives its key once, and not for each of the mails of a round."""
+
+    @cached_property
+    def _derived(self) -> bytes:
+        return super().derive_key()
+
+    def derive_key(self, secret_key: str | bytes | None = None) -> bytes:
+        return self._derived if secret_key is None else super().derive_key(secret_key)
+
+
+@lru_cache(maxsize=8)
+def _signer(secrets: tuple[str, ...], salt: str) -> tuple[URLSafeSerializer, Signer]:
+    serializer = URLSafeSerializer(list(secrets), salt=salt, signer=_Signer)
+    return serializer, serializer.make_signer(salt)
 
 
 def _verified(settings: Settings, salt: str, signed: str) -> tuple[str, int] | None:

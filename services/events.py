@@ -6,7 +6,7 @@ What the service is told of it is written down with it (services/outgoing/).
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import BigInteger, Select, String, insert, literal, select
+from sqlalchemy import BigInteger, Insert, Select, String, insert, literal, select
 from sqlalchemy.orm import Session
 
 from models import Case, Event
@@ -24,10 +24,15 @@ def record(session: Session, code: str, now: datetime, *, detail: str | None = N
 
 
 def record_all(session: Session, selected: Select[*tuple[Any, ...]]) -> None:
-    """``selected`` gives the columns at, code, detail, member_id, case_id, campaign_id."""
-    columns = ["at", "code", "detail", "member_id", "case_id", "campaign_id"]
-    session.execute(insert(Event).from_select(columns, selected))
+    """``selected`` gives the columns at, code, detail, member_id, case_id, campaign_id and may give operator_id."""
+    session.execute(inserted(selected))
     writing.put_all(session, selected)
+
+
+def inserted(selected: Select[*tuple[Any, ...]]) -> Insert:
+    """The statement that writes down what no service is told of."""
+    columns = ["at", "code", "detail", "member_id", "case_id", "campaign_id", "operator_id"]
+    return insert(Event).from_select(columns[: len(selected.selected_columns)], selected)
 
 
 def of_cases(code: str, detail: Any, now: datetime) -> Select[*tuple[Any, ...]]:

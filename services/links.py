@@ -1,12 +1,12 @@
 """Which link a mail carries. Random ones are minted here, in the claim of their mail: no outbox row ever holds one."""
 
 from datetime import datetime, timedelta
+from typing import Any
 
 from sqlalchemy.orm import Session
 
 from domain.links import Purpose
 from domain.notices import Kind
-from models import Case, Member, Message
 from services import check_in, magic_links
 from settings import Settings
 
@@ -29,9 +29,9 @@ ON_REQUEST = {Kind.SIGN_IN: "sign-in", Kind.ERASE_CONFIRM: "account/erase", Kind
 
 
 def for_message(
-    session: Session, settings: Settings, message: Message, member: Member | None, case: Case | None, now: datetime
+    session: Session, settings: Settings, message: Any, member: Any, case: Any, now: datetime
 ) -> str | None:
-    """The absolute link of this message, or None for a mail that needs none."""
+    """The absolute link of this message, or None for a mail that needs none; of rows as dispatch.claim reads them."""
     kind = Kind(message.kind)
     if kind in CHECK_IN and case is not None:
         return to_check_in(settings, case.public_id, case.address_generation)

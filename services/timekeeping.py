@@ -13,7 +13,7 @@ from sqlalchemy.orm import Session
 
 from models import BillingOrder, ClockJump, JobRun, Message, change
 from services import billing, events
-from services.mail import dispatch
+from services.mail import dispatch, recording
 
 SAME = timedelta(minutes=10)
 """Several processes on one machine notice one jump, each at its own next look: it is written down once. One that looks
@@ -67,7 +67,7 @@ def confirm(session: Session, now: datetime) -> int:
     if not confirmed:
         return 0
     for table, longest_lease, longest_wait in (
-        (Message, dispatch.LEASE, dispatch.LONGEST_RETRY),
+        (Message, dispatch.LEASE, recording.LONGEST_RETRY),
         (BillingOrder, billing.LEASE, billing.LONGEST_BACKOFF),
     ):
         change(session, update(table).where(table.lease_until > now + longest_lease).values(lease_until=now))

@@ -6,14 +6,18 @@ English text is the msgid. Days are named in the service's time zone.
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from contextvars import ContextVar
 from datetime import date, datetime, timedelta, tzinfo
 from decimal import ROUND_HALF_UP, Decimal
+from functools import lru_cache
 from typing import Any, Literal
 
+import flask_babel
 from babel import Locale
 from babel.dates import format_date, format_time, get_timezone_name
 from babel.numbers import format_currency, format_decimal, get_currency_precision
-from flask_babel import force_locale, get_locale, gettext, ngettext
+from flask import current_app, has_app_context
+from flask_babel import force_locale, get_locale
 
 from domain.dates import local_day, months_between, named_day
 from domain.lifecycle import HoldReason, Rule
@@ -23,6 +27,14 @@ from services.installation import installed
 
 Language = Literal["en", "de"]
 LANGUAGES: tuple[Language, ...] = ("en", "de")
+Voice = tuple[Language, tuple[str, ...]]
+"""A language, and the catalogues that lie over its usual words: what a text is translated by."""
+
+_inside: ContextVar[Voice | None] = ContextVar("dormouse_voice", default=None)
+"""What ``speaking`` has set, so that one need not ask Flask-Babel each time."""
+
+MANY = 20_000
+"""So many days, amounts and sentences are kept as they were worded last: a round's mails name few of each."""
 
 # Day before month in English too: members of one service read the same order in both languages.
 _DAY = {"en": "d MMMM", "de": "d. MMMM"}
@@ -42,18 +54,54 @@ def supported(locale: str | None) -> Language:
 @contextmanager
 def in_language(locale: str | None) -> Iterator[Language]:
     """Everything inside is worded in ``supported(locale)``; needs an application context, no request."""
-    language = supported(locale)
-    with force_locale(language):
+    with speaking(supported(locale)) as language, force_locale(language):
         yield language
 
 
-def _(text: str, **values: str) -> str:
-    """gettext, which has no types of its own."""
-    return str(gettext(text, **values))
+class speaking:
+    """The same for what this module words, without Flask-Babel or a template: it costs next to nothing."""
+
+    def __init__(self, language: Language) -> None:
+        self._language = language
+
+    def __enter__(self) -> Language:
+        self._before = _inside.set((self._language, _variants()))
+        return self._language
+
+    def __exit__(self, *exc: object) -> None:
+        _inside.reset(self._before)
+
+
+def gettext(text: str, **values: str) -> str:
+    """Flask-Babel's, whose way to a translation is long: it is gone once for each text."""
+    found = _translated(text, voice())
+    return found % values if values else found
+
+
+_ = gettext
+
+
+@lru_cache(maxsize=2048)
+def _translated(text: str, voice: Voice) -> str:
+    with force_locale(voice[0]):
+        return str(flask_babel.gettext(text))
+
+
+def voice() -> Voice:
+    """What the present texts are worded by: the key of whatever is kept of them."""
+    return _inside.get() or (language(), _variants())
+
+
+def _variants() -> tuple[str, ...]:
+    installation = current_app.extensions.get("dormouse") if has_app_context() else None
+    return () if installation is None else installation.settings.variants
 
 
 def language() -> Language:
     """The language of the present locale."""
+    inside = _inside.get()
+    if inside is not None:
+        return inside[0]
     found = get_locale()
     return "de" if found is not None and found.language == "de" else "en"
 
@@ -109,17 +157,34 @@ def end_of_day(bound: datetime, zone: tzinfo) -> str:
 
 def zone_name(instant: datetime, zone: tzinfo) -> str:
     """ "Central European Summer Time": what the service's zone is called at that instant."""
-    return get_timezone_name(instant.astimezone(zone), "long", locale=language())
+    return _zone_name(instant, zone, language())
+
+
+@lru_cache(maxsize=MANY)
+def _zone_name(instant: datetime, zone: tzinfo, language: Language) -> str:
+    return get_timezone_name(instant.astimezone(zone), "long", locale=language)
 
 
 def count_months(count: int) -> str:
-    return str(ngettext("%(num)d month", "%(num)d months", count))
+    return _count_months(count, voice())
+
+
+@lru_cache(maxsize=MANY)
+def _count_months(count: int, voice: Voice) -> str:
+    with force_locale(voice[0]):
+        return str(flask_babel.ngettext("%(num)d month", "%(num)d months", count))
 
 
 def _formatted(day: date, zone: tzinfo, patterns: dict[str, str]) -> str:
     if isinstance(day, datetime):
         day = local_day(day, zone)
-    return format_date(day, patterns[language()], locale=language())
+    now = language()
+    return _format_date(day, patterns[now], now)
+
+
+@lru_cache(maxsize=MANY)
+def _format_date(day: date, pattern: str, language: Language) -> str:
+    return format_date(day, pattern, locale=language)
 
 
 # Money
@@ -127,8 +192,13 @@ def _formatted(day: date, zone: tzinfo, patterns: dict[str, str]) -> str:
 
 def money(minor: int, currency: str) -> str:
     """ "€12.99", of minor units."""
+    return _money(minor, currency, language())
+
+
+@lru_cache(maxsize=MANY)
+def _money(minor: int, currency: str, language: Language) -> str:
     amount = to_decimal(minor, get_currency_precision(currency))
-    return format_currency(amount, currency, locale=language())
+    return format_currency(amount, currency, locale=language)
 
 
 def price(minor: int | None, currency: str | None, interval: str | None) -> str:
@@ -166,11 +236,17 @@ def paid_since(
 
 def about(amount: Money) -> str:
     """ "about €195": an estimate has no cents."""
+    return _about(amount, voice())
+
+
+@lru_cache(maxsize=MANY)
+def _about(amount: Money, voice: Voice) -> str:
+    language, _variants = voice
     whole = to_decimal(amount.minor, get_currency_precision(amount.currency)).quantize(Decimal(1), ROUND_HALF_UP)
-    pattern = Locale.parse(language()).currency_formats["standard"].pattern.replace(".00", "")
+    pattern = Locale.parse(language).currency_formats["standard"].pattern.replace(".00", "")
     return _(
         "about %(amount)s",
-        amount=format_currency(whole, amount.currency, pattern, locale=language(), currency_digits=False)
+        amount=format_currency(whole, amount.currency, pattern, locale=language, currency_digits=False)
         if whole
         else money(amount.minor, amount.currency),
     )

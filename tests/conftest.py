@@ -137,6 +137,8 @@ def make_settings(database_url: str, folder: Path, **changes: object) -> Setting
         "service_timezone": "Europe/Berlin",
         "scheduler": False,
         "mail_default_sender": "membership@lumio.example",
+        # What goes out goes out in order, unless a test is about doing it at once.
+        "mail_connections": 1,
         **changes,
     }
     return Settings.model_validate(values)

@@ -88,6 +88,8 @@ BAD = [
     ("SERVICE_COLOUR_DARK", "#0b5d7a"),
     ("SERVICE_HIGHLIGHT", "#fff"),
     ("SERVICE_HIGHLIGHT_DARK", "#a9752b"),
+    ("MAIL_CONNECTIONS", "0"),
+    ("MAIL_MAX_EMAILS", "-1"),
     ("MAIL_RATE", "-1"),
     ("MAIL_RATE", "nan"),
     ("MAIL_DAILY", "-1"),

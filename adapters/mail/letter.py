@@ -5,6 +5,8 @@ also writes the local part of an address as an encoded word, which is no address
 """
 
 import re
+from base64 import b64decode
+from binascii import b2a_base64, b2a_qp
 from email.charset import QP, Charset
 from email.encoders import encode_base64
 from email.header import Header
@@ -13,6 +15,7 @@ from email.mime.multipart import MIMEMultipart
 from email.mime.text import MIMEText
 from email.policy import SMTPUTF8, Compat32
 from email.utils import formataddr, parseaddr
+from functools import lru_cache
 from typing import Self
 
 import flask_mail
@@ -24,6 +27,12 @@ WIRE = Compat32(linesep="\r\n", max_line_length=76)
 
 QUOTED_PRINTABLE = Charset("utf-8")
 QUOTED_PRINTABLE.body_encoding = QP
+
+SURELY_ONE_LINE = 76
+
+AUTOMATIC = {"Auto-Submitted": "auto-generated", "X-Auto-Response-Suppress": "OOF, AutoReply"}
+"""By which answering machines leave a mail alone (RFC 3834; the second is what Exchange reads)."""
+ALWAYS = "".join(f"{name}: {value}\r\n" for name, value in AUTOMATIC.items()).encode()
 
 _BREAKS_A_HEADER = re.compile(r"[\x00-\x1f\x7f\u0085\u2028\u2029]+")
 _NOT_IN_AN_ADDRESS = re.compile(r"[\s\x00-\x1f\x7f<>(),;:\\\"]")
@@ -56,19 +65,16 @@ class Letter(flask_mail.Message):
 
     def __init__(self, mail: Mail, sender: str) -> None:
         self.recipient = envelope_address(mail.to)
-        name, address = parseaddr(sender)
-        self.from_address = envelope_address(address)
+        self.sender_name, self.from_address = _sender(sender)
         self.envelope_sender = envelope_address(mail.return_path) if mail.return_path else self.from_address
-        self.sender_name = one_line(name)
         self.calendar = mail.calendar
-        super().__init__(
-            subject=one_line(mail.subject),
-            recipients=[self.recipient],
-            body=mail.text,
-            html=mail.html,
-            sender=self.from_address,
-            extra_headers={name: one_line(value) for name, value in mail.headers.items()},
-        )
+        # All that is used of what Flask-Mail keeps. Its own way asks the system for this host's name for each message,
+        # to make a Message-ID of its own, and that may be a question to a name server.
+        self.subject = one_line(mail.subject)
+        self.recipients = [self.recipient]
+        self.sender = self.from_address
+        self.body, self.alts = mail.text, {"html": mail.html}
+        self.extra_headers = {name: one_line(value) for name, value in mail.headers.items()}
         self.msgId = one_line(mail.message_id)
 
     @classmethod
@@ -81,25 +87,33 @@ class Letter(flask_mail.Message):
         return not (self.recipient + self.from_address + self.envelope_sender).isascii()
 
     def as_bytes(self) -> bytes:
+        """The message as it goes out. Most are put together from parts: see ``envelope``; the others are built."""
+        text, html = self.body or "", self.html or ""
+        if self.needs_smtputf8 or "\r" in text or "\r" in html:
+            return self.built()
+        bodies = [_encoded(text), _encoded(html)]
+        if self.calendar is not None:
+            bodies.append(_base64(self.calendar.encode()))
+        first, *others = envelope(with_calendar=self.calendar is not None)
+        pieces = [first, *_lines(self._own_headers()), ALWAYS, *_lines(self.extra_headers or {})]
+        for before, body in zip(others, [*bodies, b""], strict=True):
+            pieces += [before, body]
+        return b"".join(pieces)
+
+    def built(self) -> bytes:
+        """The same by the standard library: a tree of parts, each encoded by itself."""
         letter = self._text_and_html() if self.calendar is None else self._with_calendar(self.calendar)
-        headers = {
-            "Subject": self.subject,
+        for name, value in {**self._own_headers(), **AUTOMATIC, **(self.extra_headers or {})}.items():
+            letter[name] = value if self.needs_smtputf8 else _in_ascii(name, value)
+        return letter.as_bytes(policy=SMTPUTF8) if self.needs_smtputf8 else letter.as_bytes()
+
+    def _own_headers(self) -> dict[str, str]:
+        return {
+            "Subject": str(self.subject),
             "From": self._from(),
             "To": self.recipient,
-            "Message-ID": self.msgId,
-            # Answering machines leave it alone (RFC 3834; the second is what Exchange reads).
-            "Auto-Submitted": "auto-generated",
-            "X-Auto-Response-Suppress": "OOF, AutoReply",
-            **(self.extra_headers or {}),
+            "Message-ID": str(self.msgId),
         }
-        if self.needs_smtputf8:
-            for name, value in headers.items():
-                letter[name] = value
-            return letter.as_bytes(policy=SMTPUTF8)
-        for name, value in headers.items():
-            encoded = value if value.isascii() else Header(value, "utf-8", header_name=name, maxlinelen=76).encode()
-            letter[name] = encoded
-        return letter.as_bytes()
 
     def _text_and_html(self) -> MIMEMultipart:
         both = MIMEMultipart("alternative", policy=WIRE)
@@ -124,4 +138,75 @@ class Letter(flask_mail.Message):
         if self.needs_smtputf8:
             quoted = self.sender_name.replace("\\", "").replace('"', "")
             return f'"{quoted}" <{self.from_address}>'
-        return formataddr((self.sender_name, self.from_address))
+        return _named(self.sender_name, self.from_address)
+
+
+@lru_cache(maxsize=2)
+def envelope(*, with_calendar: bool) -> list[bytes]:
+    """All of a message but its headers and what its parts hold, as the standard library builds it, cut where those go.
+
+    No body can look like one of the lines between the parts, the same in all messages of a process: they begin with
+    ``--===``, and neither quoted-printable nor Base64 has two equals signs in a row but at the end of a line.
+    """
+    marks = ["c2Vjb25k", "dGhpcmQr", "Zm91cnRo"][: 3 if with_calendar else 2]
+    nobody = Mail("nobody@example.org", "", *marks[:2], "", {}, calendar=_decoded(marks[2]) if with_calendar else None)
+    letter = Letter(nobody, "nobody@example.org")
+    tree = letter._text_and_html() if letter.calendar is None else letter._with_calendar(letter.calendar)
+    head, _, rest = tree.as_bytes().partition(b"\r\n\r\n")
+    pieces = [head + b"\r\n"]
+    rest = b"\r\n" + rest
+    for mark in marks:
+        before, _, rest = rest.partition(mark.encode())
+        pieces.append(before)
+    return [*pieces, rest]
+
+
+def _decoded(mark: str) -> str:
+    return b64decode(mark).decode()
+
+
+def _in_ascii(name: str, value: str) -> str:
+    return value if value.isascii() else Header(value, "utf-8", header_name=name, maxlinelen=76).encode()
+
+
+def _lines(headers: dict[str, str]) -> list[bytes]:
+    return [_header(name, value) for name, value in headers.items()]
+
+
+def _header(name: str, value: str) -> bytes:
+    """A header as a line, or as several."""
+    if len(name) + len(value) + 2 <= SURELY_ONE_LINE and value.isascii():
+        return f"{name}: {value}\r\n".encode()
+    return _folded(name, value)
+
+
+@lru_cache(maxsize=1024)
+def _folded(name: str, value: str) -> bytes:
+    return WIRE.fold_binary(name, _in_ascii(name, value))
+
+
+def _encoded(text: str) -> bytes:
+    """A body as quoted-printable, line by line: most lines are the same in many mails."""
+    return b"\r\n".join([_line(line) for line in text.split("\n")])
+
+
+@lru_cache(maxsize=4096)
+def _line(line: str) -> bytes:
+    return b2a_qp(line.encode(), istext=True).replace(b"\n", b"\r\n")
+
+
+@lru_cache(maxsize=8)
+def _named(name: str, address: str) -> str:
+    return formataddr((name, address))
+
+
+def _base64(content: bytes) -> bytes:
+    whole = b2a_base64(content, newline=False)
+    return b"\r\n".join([whole[start : start + 76] for start in range(0, len(whole), 76)])
+
+
+@lru_cache(maxsize=8)
+def _sender(sender: str) -> tuple[str, str]:
+    """The name and the address of a sender."""
+    name, address = parseaddr(sender)
+    return one_line(name), envelope_address(address)

@@ -11,17 +11,18 @@ becomes a MailResult:
 
 import smtplib
 import ssl
-from typing import Any, Self
+from dataclasses import replace
+from typing import Self
 
 import flask_mail
 from flask import Flask
 
+from adapters.mail.client import CLOSING, Client, SecureClient
 from adapters.mail.letter import Letter, NoAddress
 from domain.ports import Mail, MailResult
 
 TIMEOUT_SECONDS = 15.0
 TOO_LARGE = 552
-CLOSING = 421
 NOT_SIGNED_IN = (530, 535)
 
 
@@ -71,7 +72,7 @@ class SmtpSession:
             connection.open()
         except (OSError, smtplib.SMTPException, UnicodeError) as error:
             connection.drop()
-            return _down(_why_not_open(error, connection))
+            return replace(_down(_why_not_open(error, connection)), unconnected=True)
         if letter.needs_smtputf8 and not connection.takes_smtputf8:
             return MailResult(
                 accepted=False,
@@ -148,11 +149,16 @@ class CarefulConnection(flask_mail.Connection):
         return self._text_was_sent
 
     _text_was_sent = False
+    _carried = 0
 
     def open(self) -> None:
+        """Be ready for a message: on this connection, or on a new one after MAIL_MAX_EMAILS messages."""
         self._text_was_sent = False
+        if self.mail.max_emails and self._carried >= self.mail.max_emails:
+            self.close()
         if self.host is None:
             self.host = self.configure_host()
+            self._carried = 0
 
     def configure_host(self) -> "Client | SecureClient":
         mail = self.mail
@@ -176,16 +182,13 @@ class CarefulConnection(flask_mail.Connection):
     def send(self, message: Letter, envelope_from: str | tuple[str, str] | None = None) -> tuple[int, bytes]:  # type: ignore[override]
         """Send to the message's one recipient; returns the reply to the final dot. Raises what smtplib raises."""
         assert self.host is not None
+        self._carried += 1
         try:
-            self.host.sendmail(
-                message.envelope_sender,
-                [message.recipient],
-                message.as_bytes(),
-                ["SMTPUTF8"] if message.needs_smtputf8 else [],
+            return self.host.hand_over(
+                message.envelope_sender, message.recipient, message.as_bytes(), smtputf8=message.needs_smtputf8
             )
         finally:
             self._text_was_sent = self.host.text_was_sent
-        return self.host.final_reply
 
     def drop(self) -> None:
         """Forget a connection that is no longer any good."""
@@ -201,30 +204,6 @@ class CarefulConnection(flask_mail.Connection):
             except (OSError, smtplib.SMTPException):
                 pass
             self.drop()
-
-
-class KeepsReply:
-    """What smtplib throws away: the server's reply to the final dot, and how far a message got."""
-
-    final_reply: tuple[int, bytes] = (0, b"")
-    text_was_sent = False
-
-    def mail(self, sender: str, options: Any = ()) -> tuple[int, bytes]:
-        self.text_was_sent = False
-        return super().mail(sender, options)  # type: ignore[misc, no-any-return]
-
-    def data(self, msg: bytes) -> tuple[int, bytes]:
-        self.text_was_sent = True
-        self.final_reply = super().data(msg)  # type: ignore[misc]
-        return self.final_reply
-
-
-class Client(KeepsReply, smtplib.SMTP):  # type: ignore[misc]
-    pass
-
-
-class SecureClient(KeepsReply, smtplib.SMTP_SSL):  # type: ignore[misc]
-    pass
 
 
 def _accepted(reply: tuple[int, bytes]) -> MailResult:

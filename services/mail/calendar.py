@@ -3,12 +3,12 @@
 The same case has the same event in every mail, and a later day a higher SEQUENCE, so a calendar moves what it has.
 """
 
-from datetime import datetime, timedelta
-
-from flask_babel import gettext
+from datetime import datetime, timedelta, tzinfo
+from functools import lru_cache
 
 from domain import dates
 from services import wording
+from services.wording import gettext
 from settings import Settings
 
 LONGEST_LINE = 75
@@ -19,36 +19,49 @@ _TEXT = str.maketrans({"\\": "\\\\", ";": "\\;", ",": "\\,", "\n": "\\n", "\r": 
 
 def deadline(settings: Settings, locale: str | None, uid: str, deadline_at: datetime, now: datetime) -> str:
     """An iCalendar of the last day before ``deadline_at``, worded in the reader's language."""
-    day = dates.named_day(deadline_at, settings.zone)
-    with wording.in_language(locale):
-        service, named = settings.service_name, wording.end_of_day(deadline_at, settings.zone)
-        if settings.on_silence == "lapse":
-            first = gettext(
-                "If we hear nothing from you, your membership ends on %(deadline)s. After that you pay nothing more.",
-                deadline=named,
-            )
-        else:
-            first = gettext(
-                "If we hear nothing from you, your membership continues as before. If you want it to end on"
-                " %(deadline)s, please tell us.",
-                deadline=named,
-            )
-        summary = gettext("Last day to answer about your %(service)s membership", service=service)
-        how = gettext("You need no link for this: you can sign in at %(service)s as usual instead.", service=service)
+    with wording.speaking(wording.supported(locale)):
+        same_for_all = _described(
+            settings.service_name, settings.on_silence, settings.public_url, settings.zone, deadline_at, wording.voice()
+        )
+    return same_for_all.replace(_UID, _folded(f"UID:{uid}")).replace(_STAMP, f"{now:%Y%m%dT%H%M%SZ}")
+
+
+_UID, _STAMP = "\x00UID", "\x00STAMP"
+
+
+@lru_cache(maxsize=64)
+def _described(
+    service: str, on_silence: str, public_url: str, zone: tzinfo, deadline_at: datetime, voice: wording.Voice
+) -> str:
+    """All but the id of the event and the instant of its making, which stand as what no text can hold."""
+    day, named = dates.named_day(deadline_at, zone), wording.end_of_day(deadline_at, zone)
+    if on_silence == "lapse":
+        first = gettext(
+            "If we hear nothing from you, your membership ends on %(deadline)s. After that you pay nothing more.",
+            deadline=named,
+        )
+    else:
+        first = gettext(
+            "If we hear nothing from you, your membership continues as before. If you want it to end on"
+            " %(deadline)s, please tell us.",
+            deadline=named,
+        )
+    summary = gettext("Last day to answer about your %(service)s membership", service=service)
+    how = gettext("You need no link for this: you can sign in at %(service)s as usual instead.", service=service)
     lines = [
         "BEGIN:VCALENDAR",
         "VERSION:2.0",
         "PRODID:-//Dormouse//Membership//EN",
         "METHOD:PUBLISH",
         "BEGIN:VEVENT",
-        f"UID:{uid}",
+        _UID,
         f"SEQUENCE:{day.year * 12 + day.month}",
-        f"DTSTAMP:{now:%Y%m%dT%H%M%SZ}",
+        f"DTSTAMP:{_STAMP}",
         f"DTSTART;VALUE=DATE:{day:%Y%m%d}",
         f"DTEND;VALUE=DATE:{day + timedelta(days=1):%Y%m%d}",
         f"SUMMARY:{_text(summary)}",
         f"DESCRIPTION:{_text(f'{first} {how}')}",
-        f"URL:{settings.public_url}/sign-in",
+        f"URL:{public_url}/sign-in",
         # The day is no reason to be shown as busy.
         "TRANSP:TRANSPARENT",
         "END:VEVENT",
@@ -63,6 +76,8 @@ def _text(value: str) -> str:
 
 def _folded(line: str) -> str:
     """A line cut, between characters, into lines of 75 octets; each further one begins with a space."""
+    if line.isascii() and len(line) <= LONGEST_LINE:
+        return line
     parts, part, size = [], "", 0
     for character in line:
         octets = len(character.encode())

@@ -7,40 +7,71 @@ The order of a delivery matters, and is this:
 
 1. ``claim`` takes due messages whose facts hold *in that statement*, stamps the deadline, and mints links; commit.
 2. The mail is rendered and handed to the server, with no transaction open.
-3. ``record`` writes the server's reply, if the lease is still ours; commit. Then comes the connection's next message.
+3. ``recording.record`` writes the server's reply, if the lease is still ours; commit. Then comes the connection's next
+   message.
 """
 
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
 
-from sqlalchemy import ColumnElement, Select, and_, case, exists, func, literal, or_, select, true, update
-from sqlalchemy.orm import Session, aliased
+from sqlalchemy import (
+    ColumnElement,
+    Select,
+    and_,
+    case,
+    exists,
+    func,
+    literal,
+    literal_column,
+    or_,
+    select,
+    true,
+    update,
+)
+from sqlalchemy.orm import Bundle, Session, aliased
 
 from domain import dates
-from domain.lifecycle import CampaignState, CaseState, MessageState, OrderKind
+from domain.lifecycle import CampaignState, MessageState, OrderKind
 from domain.notices import NOTICES, PURGE_AFTER_NOTICE_DAYS, Kind
-from domain.ports import MailResult
-from models import Campaign, Case, ClockJump, Member, Message, Operator, change
+from models import Campaign, Case, ClockJump, Member, Message, change
 from models.base import UTCDateTime, latest
-from services import events, links, outbox
+from services import links
 from services.billing import unconfirmed
-from services.cases import facts_hold, lock, new_batch
-from services.mail.bounces import address_is_dead
+from services.cases import facts_hold, new_batch
 from settings import Settings
 
 LEASE = timedelta(minutes=10)
-MAX_ATTEMPTS = 20
-FIRST_RETRY = timedelta(minutes=1)
-LONGEST_RETRY = timedelta(hours=6)
-DEAD_MAILBOX = (550, 551, 553)
 FOLLOW_A_WARNING = (Kind.REMINDER, Kind.LAST_CALL, Kind.DEADLINE_MOVED, Kind.WITHDRAWN)
+
+
+_MESSAGE: Bundle[Any] = Bundle(
+    "message", Message.id, Message.public_id, Message.kind, Message.locale, Message.to_address, Message.attempts,
+    Message.message_id, Message.deadline_at, Message.created_at, Message.member_id, Message.operator_id,
+    Message.magic_link_id,
+)  # fmt: skip
+_MEMBER: Bundle[Any] = Bundle(
+    "member", Member.id, Member.external_id, Member.email, Member.name, Member.plan, Member.price_minor,
+    Member.currency, Member.billing_interval, Member.joined_at, Member.last_used_at, Member.paid_through,
+    Member.returned_at, Member.lapsed_at, Member.access_ends_at, Member.keep_until,
+)  # fmt: skip
+_CASE: Bundle[Any] = Bundle(
+    "case", Case.id, Case.public_id, Case.address_generation, Case.rule, Case.found_joined_at, Case.found_last_used_at,
+    Case.found_sign_of_life_at, Case.warned_at, Case.deadline_at, Case.answered_at, Case.state, Case.not_mine_at,
+    Case.closed_at, Case.answer, Case.answer_note,
+)  # fmt: skip
+_CAMPAIGN: Bundle[Any] = Bundle(
+    "campaign", Campaign.id, Campaign.month, Campaign.dormant_count, Campaign.drafted_at, Campaign.hold_reason,
+    Campaign.hold_facts,
+)  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True)
 class Claimed:
     """A message this process holds, with all that its templates show. ``link`` is the one absolute link in it.
 
+    ``member``, ``case`` and ``campaign`` are rows as the claim read them, of the columns above: no objects of a
+    session, so they can be read when nothing is open. ``about`` is the member, or that of the case.
     ``thread`` is the Message-ID of the warning that it follows, where its kind follows one.
     """
 
@@ -54,10 +85,11 @@ class Claimed:
     message_id: str
     deadline_at: datetime | None
     created_at: datetime
-    member: Member | None = None
-    case: Case | None = None
-    campaign: Campaign | None = None
-    operator: Operator | None = None
+    member: Any = None
+    about: Any = None
+    case: Any = None
+    campaign: Any = None
+    operator_id: int | None = None
     link: str | None = None
     thread: str | None = None
     shared: bool = False
@@ -113,93 +145,69 @@ def claim(session: Session, settings: Settings, now: datetime, limit: int, *, no
             ),
         ),
     )
+    lease = (Message.state == _literal(MessageState.SENDING), Message.lease_until == now + LEASE)
     rows = session.execute(
-        _joined(Message, Member, Case, Campaign, Operator, _warning_before(), _address_is_shared())
-        .outerjoin(Operator, Operator.id == Message.operator_id)
-        .where(Message.lease_token == token)
+        select(_MESSAGE, _MEMBER, _CASE, _CAMPAIGN, _warning_before(), _address_is_shared())
+        .select_from(Message)
+        .outerjoin(Case, Case.id == Message.case_id)
+        .outerjoin(Member, Member.id == func.coalesce(Message.member_id, Case.member_id))
+        .outerjoin(Campaign, Campaign.id == func.coalesce(Case.campaign_id, Message.campaign_id))
+        # The lease is said in the words of its index, so that nothing is looked through for the token.
+        .where(*lease, Message.lease_token == token)
         .order_by(Message.priority, Message.due_at, Message.id)
-        .execution_options(populate_existing=True)
     ).all()
-    return [
-        Claimed(
-            id=message.id,
-            public_id=message.public_id,
-            kind=Kind(message.kind),
-            locale=message.locale,
-            to_address=message.to_address,
-            attempts=message.attempts,
-            lease_token=token,
-            message_id=message.message_id,
-            deadline_at=message.deadline_at,
-            created_at=message.created_at,
-            member=member,
-            case=case_,
-            campaign=campaign or _campaign(session, message),
-            operator=operator,
-            link=links.for_message(session, settings, message, member, case_, now),
-            thread=thread,
-            shared=shared,
-        )
-        for message, member, case_, campaign, operator, thread, shared in rows
-    ]
+    return [_claimed(session, settings, token, now, *row) for row in rows]
 
 
-def record(session: Session, settings: Settings, claimed: Claimed, result: MailResult, now: datetime) -> bool:
-    """Write down what the server said. False: the lease ran out and another has the row; then nothing is written."""
-    # Promise 1 and the lock order: the member first, then message and case.
-    member = lock(session, claimed.member.id) if claimed.member is not None else None
-    if result.accepted:
-        values: dict[str, Any] = {"state": MessageState.SENT, "sent_at": now}
-        if claimed.kind == Kind.ERASED:
-            values["to_address"] = None
-    elif result.server_down:
-        values = {"state": MessageState.QUEUED, "attempts": Message.attempts - 1, "due_at": now + FIRST_RETRY}
-    elif result.permanent or claimed.attempts >= MAX_ATTEMPTS:
-        dead = result.recipient_refused and result.code in DEAD_MAILBOX
-        values = {"state": MessageState.BOUNCED if dead else MessageState.FAILED}
-    else:
-        values = {"state": MessageState.QUEUED, "due_at": now + _backoff(claimed.attempts)}
-    ours = change(
-        session,
-        update(Message)
-        .where(Message.id == claimed.id, Message.lease_token == claimed.lease_token)
-        .values(lease_token=None, lease_until=None, smtp_reply=result.reply[:500], **values),
+def _claimed(
+    session: Session,
+    settings: Settings,
+    token: str,
+    now: datetime,
+    message: Any,
+    about: Any,
+    case_: Any,
+    campaign: Any,
+    thread: str | None,
+    shared: bool,
+) -> Claimed:
+    # Without such a row an outer join gives one of nothing but nulls.
+    about = about if about.id is not None else None
+    member = about if message.member_id is not None else None
+    found_case = case_ if case_.id is not None else None
+    return Claimed(
+        id=message.id,
+        public_id=message.public_id,
+        kind=Kind(message.kind),
+        locale=message.locale,
+        to_address=message.to_address,
+        attempts=message.attempts,
+        lease_token=token,
+        message_id=message.message_id,
+        deadline_at=message.deadline_at,
+        created_at=message.created_at,
+        member=member,
+        about=about,
+        case=found_case,
+        campaign=campaign if campaign.id is not None else None,
+        operator_id=message.operator_id,
+        link=links.for_message(session, settings, message, member, found_case, now),
+        thread=thread,
+        shared=shared,
     )
-    if not ours:
-        return False
-    if values["state"] == MessageState.SENT:
-        _event(session, "mail_accepted", claimed, now)
-        if claimed.kind == Kind.WARNING and member is not None:
-            _warned(session, settings, claimed, member, now)
-    elif values["state"] == MessageState.FAILED:
-        _event(session, "mail_failed", claimed, now)
-    elif values["state"] == MessageState.BOUNCED:
-        _event(session, "mail_bounced", claimed, now)
-        if member is not None:
-            address_is_dead(session, settings, member, claimed.to_address, now)
-    return True
 
 
-def give_back(session: Session, claimed: list[Claimed], now: datetime) -> None:
+def give_back(session: Session, claimed: list[Claimed]) -> None:
     """Return claimed messages untried: the budget is over or the server is away. It is no attempt."""
-    for one in claimed:
-        change(
-            session,
-            update(Message)
-            .where(Message.id == one.id, Message.lease_token == one.lease_token)
-            .values(state=MessageState.QUEUED, lease_token=None, lease_until=None, attempts=Message.attempts - 1),
-        )
-
-
-def fail(session: Session, claimed: Claimed, reason: str, now: datetime) -> None:
-    """The message cannot be rendered: it stays failed, with the reason, and stops no other."""
     change(
         session,
         update(Message)
-        .where(Message.id == claimed.id, Message.lease_token == claimed.lease_token)
-        .values(state=MessageState.FAILED, lease_token=None, lease_until=None, smtp_reply=reason[:500]),
+        .where(
+            Message.id.in_([one.id for one in claimed]),
+            Message.lease_token.in_({one.lease_token for one in claimed}),
+        )
+        .values(state=MessageState.QUEUED, lease_token=None, lease_until=None, attempts=Message.attempts - 1),
     )
-    _event(session, "mail_failed", claimed, now)
 
 
 def retire(session: Session, settings: Settings, now: datetime) -> int:
@@ -314,85 +322,19 @@ def _address_is_shared() -> ColumnElement[bool]:
     )
 
 
-def _warned(session: Session, settings: Settings, claimed: Claimed, member: Member, now: datetime) -> None:
-    """The server has accepted the warning: from now on, and only from now on, this member is warned."""
-    assert claimed.case is not None
-    assert claimed.deadline_at is not None
-    deadline = claimed.deadline_at
-    if now >= dates.warned_by(deadline, settings.min_notice_days, settings.zone):
-        # Accepted too late for the day it names: that day is not acted on.
-        deadline = dates.month_end_with_notice(now, settings.min_notice_days, settings.zone)
-    updated = change(
-        session,
-        update(Case)
-        .where(
-            Case.id == claimed.case.id,
-            Case.closed_at.is_(None),
-            Case.warned_at.is_(None),
-            Case.address == claimed.to_address,
-        )
-        .values(
-            warned_at=now,
-            warned_to=claimed.to_address,
-            # Somebody who has answered meanwhile was told another day.
-            deadline_at=case(
-                (Case.answer.is_(None), literal(deadline, UTCDateTime())),
-                else_=func.coalesce(Case.deadline_at, literal(deadline, UTCDateTime())),
-            ),
-        ),
-    )
-    current = session.get_one(Case, claimed.case.id, populate_existing=True)
-    if not updated and current.state in (CaseState.WITHDRAWN, CaseState.EXEMPTED):
-        # It was on its way when the case ended: who gets it must hear that nothing ends.
-        outbox.put(
-            session,
-            kind=Kind.WITHDRAWN,
-            once_key=f"{Kind.WITHDRAWN}:{current.public_id}:{current.generation}",
-            now=now,
-            member=member,
-            case=current,
-        )
-    if updated and deadline != claimed.deadline_at and current.answer is None:
-        outbox.put(
-            session,
-            kind=Kind.DEADLINE_MOVED,
-            once_key=f"deadline_moved:{current.public_id}:{int(deadline.timestamp())}",
-            now=now,
-            member=member,
-            case=current,
-            deadline_at=deadline,
-        )
-
-
 def _release_expired(session: Session, now: datetime) -> None:
     """What a process held that is gone, or slower than its lease, can be taken again; the attempt has counted."""
     change(
         session,
         update(Message)
-        .where(Message.state == MessageState.SENDING, Message.lease_until <= now)
+        .where(Message.state == _literal(MessageState.SENDING), Message.lease_until <= now)
         .values(state=MessageState.QUEUED, lease_token=None, lease_until=None),
     )
 
 
-def _campaign(session: Session, message: Message) -> Campaign | None:
-    return session.get(Campaign, message.campaign_id) if message.campaign_id else None
-
-
-def _event(session: Session, code: str, claimed: Claimed, now: datetime) -> None:
-    events.record(
-        session,
-        code,
-        now,
-        detail=claimed.kind,
-        member_id=claimed.member.id if claimed.member else None,
-        case_id=claimed.case.id if claimed.case else None,
-        campaign_id=claimed.campaign.id if claimed.campaign else None,
-        operator_id=claimed.operator.id if claimed.operator else None,
-    )
-
-
-def _backoff(attempts: int) -> timedelta:
-    return min(FIRST_RETRY * float(2 ** (attempts - 1)), LONGEST_RETRY)
+def _literal(state: MessageState) -> ColumnElement[str]:
+    """A state as part of the statement, by which both databases know that an index of that state alone will do."""
+    return literal_column(f"'{state}'")
 
 
 def _domain(sender: str) -> str:

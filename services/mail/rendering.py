@@ -1,41 +1,27 @@
 """A mail's subject, text and HTML, from plain facts, in its reader's language. Needs an application, no request.
 
 Each kind has a folder under templates/email/ with ``subject.txt``, ``body.txt`` and ``body.html``; they get ``w``, the
-facts in words (services/mail/words.py). The style sheet of the mails is written into the elements once a template, when
-it is loaded, because mail programs drop style sheets; what is rendered a mail is plain Jinja.
+facts in words (services/mail/words.py). Jinja renders them once for a form (services/mail/forms.py), which is filled in
+for each mail. The style sheet of the mails is written into the elements once a template, when it is loaded, because
+mail programs drop style sheets.
 """
 
-import re
-import textwrap
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
 from datetime import datetime
 from functools import lru_cache
 
 from css_inline import CSSInliner
 from flask import Flask, current_app
+from flask_babel import force_locale
 from jinja2 import BaseLoader, Environment
 
 from domain.notices import Kind
 from services import wording
+from services.mail import forms
 from services.mail import words as mail_words
+from services.mail.forms import Rendered
 from services.mail.words import Facts
 from settings import Settings
-
-TEXT_WIDTH = 72
-LONGEST_SUBJECT = 200
-
-_DATE = re.compile(r"(?:[^\W\d]+, )?\b\d{1,2}\.? [^\W\d]+(?: \d{4})?\b")
-_STAYS = "\x1f"
-
-
-@dataclass(frozen=True, slots=True)
-class Rendered:
-    """``subject`` is one line; ``text`` says all that ``html`` says."""
-
-    subject: str
-    text: str
-    html: str
 
 
 def render(
@@ -45,31 +31,21 @@ def render(
 
     Raises what Jinja raises (``jinja2.TemplateError``), and ValueError for facts that cannot be worded.
     """
-    templates = _templates(current_app._get_current_object())  # type: ignore[attr-defined]
-    with wording.in_language(locale) as language:
+    app = current_app._get_current_object()  # type: ignore[attr-defined]
+    with wording.speaking(wording.supported(locale)) as language:
         words = mail_words.in_words(settings, kind, facts, link, now)
-
-        def rendered(name: str, **more: object) -> str:
-            return templates.get_template(f"email/{kind}/{name}").render(w=words, language=language, **more)
-
-        subject = " ".join(rendered("subject.txt").split())[:LONGEST_SUBJECT]
-        return Rendered(subject, _wrapped(rendered("body.txt")), rendered("body.html", subject=subject))
+        return forms.fill(renderer(app, kind, language), (app, kind, language), words)
 
 
-def _wrapped(text: str) -> str:
-    """Lines as long as one reads them, no more than one empty line, a date never in two lines, URLs as they are."""
-    lines: list[str] = []
-    for line in text.strip().splitlines():
-        line = _DATE.sub(lambda date: date[0].replace(" ", _STAYS), line.strip())
-        if not line:
-            if lines and lines[-1]:
-                lines.append("")
-            continue
-        indent = "  " if line.startswith("- ") else ""
-        lines += textwrap.wrap(
-            line, TEXT_WIDTH, subsequent_indent=indent, break_long_words=False, break_on_hyphens=False
-        )
-    return "\n".join(lines).replace(_STAYS, " ") + "\n"
+def renderer(app: Flask, kind: Kind, language: str) -> forms.Render:
+    """Jinja, for the templates of one kind in the present language."""
+
+    def rendered(name: str, words: Mapping[str, object], subject: str) -> str:
+        template = _templates(app).get_template(f"email/{kind}/{name}")
+        with force_locale(language):
+            return template.render(w=words, language=language, subject=subject)
+
+    return rendered
 
 
 @lru_cache(maxsize=8)

@@ -2,11 +2,11 @@
 
 import re
 from dataclasses import dataclass
-from datetime import datetime, timedelta
+from datetime import datetime, timedelta, tzinfo
+from functools import lru_cache
 from typing import Any, Self
 
 from babel.dates import format_date
-from flask_babel import gettext
 
 from domain import dates
 from domain.lifecycle import CaseState, Rule
@@ -14,6 +14,7 @@ from domain.links import LIFETIME, Purpose
 from domain.notices import TO_OPERATORS, VETO_DAYS, Kind
 from services import wording
 from services.mail.dispatch import Claimed
+from services.wording import gettext
 from settings import Settings
 
 LONGEST_NAME = 60
@@ -68,9 +69,8 @@ class Facts:
 
     @classmethod
     def of(cls, claimed: Claimed) -> Self:
-        """Read off a claimed message what it says; the session that claimed it must still be there."""
-        case, campaign = claimed.case, claimed.campaign
-        member = claimed.member or (case.member if case is not None else None)
+        """Read off a claimed message what it says."""
+        member, case, campaign = claimed.about, claimed.case, claimed.campaign
         # The mail of an end is about the case that led to it; the one of a declined payment is about none.
         facts: dict[str, Any] = {"deadline_at": claimed.deadline_at, "declined": case is None}
         if member is not None and not claimed.shared:
@@ -158,8 +158,6 @@ def _for_members(settings: Settings, kind: Kind, facts: Facts, now: datetime) ->
         "next_charge": worded(wording.long_date, facts.paid_through)
         if facts.paid_through is not None and facts.paid_through > now
         else None,
-        "lapsed": worded(wording.last_day, facts.lapsed_at or facts.deadline_at),
-        "lapsed_short": worded(wording.last_day_short, facts.lapsed_at or facts.deadline_at),
         "sign_in_minutes": int(LIFETIME[Purpose.SIGN_IN] / timedelta(minutes=1)),
         "erase_minutes": int(LIFETIME[Purpose.ERASE] / timedelta(minutes=1)),
         **_why(settings, facts, now),
@@ -197,21 +195,31 @@ def _end(settings: Settings, facts: Facts, now: datetime) -> dict[str, Any]:
     """The day the membership ends or ended, until when it can be used, until when everything is saved."""
     zone, ends_at = settings.zone, facts.lapsed_at or facts.deadline_at
     if ends_at is None:
-        return {"deadline": None, "access": None, "saved": None}
+        return {"deadline": None, "lapsed": None, "lapsed_short": None, "access": None, "saved": None}
     access_ends_at = facts.access_ends_at or max(ends_at, facts.paid_through or ends_at)
     keep_until = facts.keep_until or dates.keep_until(access_ends_at, settings.keep_months, zone)
     if facts.lapsed_at is not None and facts.deadline_at is not None:
         # A last chance that goes out late names the day before which the purge does not happen: see dispatch.claim.
         keep_until = max(keep_until, facts.deadline_at)
     return {
-        "deadline": wording.end_of_day(ends_at, zone),
-        "deadline_day": wording.last_day(ends_at, zone),
-        "deadline_short": wording.last_day_short(ends_at, zone),
-        "up_to": wording.up_to_and_including(ends_at, zone),
+        **_deadline(ends_at, zone, wording.voice()),
         "deadline_passed": ends_at <= now,
         "access": wording.last_day(access_ends_at, zone) if access_ends_at > max(ends_at, now) else None,
         "saved": wording.last_day(keep_until, zone),
         "saved_short": wording.last_day_short(keep_until, zone),
+    }
+
+
+@lru_cache(maxsize=64)
+def _deadline(ends_at: datetime, zone: tzinfo, voice: wording.Voice) -> dict[str, str]:
+    """The same for a whole round."""
+    return {
+        "deadline": wording.end_of_day(ends_at, zone),
+        "deadline_day": wording.last_day(ends_at, zone),
+        "deadline_short": wording.last_day_short(ends_at, zone),
+        "up_to": wording.up_to_and_including(ends_at, zone),
+        "lapsed": wording.last_day(ends_at, zone),
+        "lapsed_short": wording.last_day_short(ends_at, zone),
     }
 
 

@@ -41,7 +41,7 @@ from services import campaigns, closing, decisions, purging, returning, settling
 from services.activity import import_activity
 from services.importing import import_members
 from services.library import load as load_library
-from services.mail import bounces, dispatch
+from services.mail import bounces, dispatch, recording
 from tests import factories
 from tests.conftest import copied_postgres, make_settings
 
@@ -328,7 +328,7 @@ class Months(RuleBasedStateMachine):
                 assert campaign_id not in held, "held means that nothing is sent"
             if crash and index == len(facts) - 1:
                 break  # what a process held that died; the lease runs out
-            mine = dispatch.record(self.session, self.settings, one, result, self.now)
+            mine = recording.record(self.session, self.settings, one, result, self.now)
             self.session.commit()
             if mine and result is ACCEPTED and one.kind == "warning" and case_id is not None:
                 self.accepted.setdefault(case_id, set()).add(self.now)

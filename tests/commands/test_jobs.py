@@ -78,3 +78,9 @@ def test_a_job_that_does_not_exist_is_refused(app: Flask) -> None:
     result = jobs(app, "run", "tidy")
     assert result.exit_code == 1
     assert result.stderr.startswith('Error: there is no job "tidy"; there are draft-campaign, ')
+
+
+def test_only_mail_is_sent_by_several_processes(app: Flask) -> None:
+    result = jobs(app, "run", "close", "--workers", "2")
+    assert result.exit_code == 2
+    assert "--workers is for deliver" in result.output

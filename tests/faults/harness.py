@@ -166,7 +166,8 @@ class Site:
                 name.upper(): str(getattr(here, name))
                 for name in (
                     "database_url", "secret_key", "public_url", "service_name", "service_timezone", "mail_server",
-                    "mail_port", "mail_default_sender", "campaign_approval", "max_dormant_percent", "on_silence",
+                    "mail_port", "mail_connections", "mail_default_sender", "campaign_approval", "max_dormant_percent",
+                    "on_silence",
                 )
             },
             "SCHEDULER": "off",

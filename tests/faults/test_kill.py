@@ -1,18 +1,21 @@
 """SIGKILL in the middle of everything: jobs, the scheduler, a server that takes answers. It goes on, and adds up."""
 
 import signal
+from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
+from pathlib import Path
 from subprocess import Popen
 
 from sqlalchemy import select, update
 
 from domain.lifecycle import Answer, Through
-from models import Case, JobRun, Member
+from models import Case, JobRun, Member, Message
 from services import decisions, returning
 from tests import factories
 from tests.factories import at
-from tests.faults.harness import KILLED, PATIENCE, Site, Visitor, check, eventually
+from tests.faults import figures
+from tests.faults.harness import KILLED, PATIENCE, Deadly, Site, Visitor, check, eventually
 
 ASKED = at("2026-06-03 10:00")
 DEAD = "no-such-mailbox@example.org"
@@ -242,3 +245,43 @@ def came_back(site: Site, name: str) -> None:
             return False
 
     eventually(back)
+
+
+LINES = 8
+
+
+def test_a_campaign_killed_in_mid_delivery_reaches_everybody(
+    database_url: str, tmp_path: Path, smtp: Deadly, long: bool
+) -> None:
+    """With several connections a kill can double as many mails as there were connections, and lose none."""
+    count, kills = (20_000, 10) if long else (150, 2)
+    site = Site(database_url, tmp_path, smtp, ASKED, mail_connections=LINES)
+    with site.session() as session:
+        for number in range(count):
+            factories.dormant(
+                session, external_id=f"m{number}", email=f"m{number}@example.org", billing_ref=f"m{number}"
+            )
+        factories.live_feed(session, site.now)
+    site.run("draft-campaign")
+    for number in range(1, kills + 1):
+        with site.running("flask", "jobs", "run", "deliver") as process:
+            site.smtp.on_accepted = partial(kill_after_mail, site, process, len(smtp.mails) + count // (kills + 1))
+            assert process.wait(PATIENCE + count / 50) == KILLED
+        site.smtp.on_accepted = None
+        assert site.kills == number
+        site.wait_for_leases()
+    processes = ["--workers", "2"]
+    with site.running("flask", "jobs", "run", "deliver", *processes) as process:
+        assert process.wait(PATIENCE + count / 50) == 0
+    with site.session() as session:
+        assert session.scalars(select(Message.state).distinct()).all() == ["sent"]
+        assert session.scalars(select(Case.warned_at.is_(None)).distinct()).all() == [False]
+        message_ids = {row.to_address: row.message_id for row in session.scalars(select(Message))}
+    arrived = Counter(mail.recipients[0] for mail in smtp.mails)
+    assert set(arrived) == {f"m{number}@example.org" for number in range(count)}
+    for mail in smtp.mails:
+        assert f"\r\nMessage-ID: {message_ids[mail.recipients[0]]}\r\n".encode() in mail.raw
+    duplicates = sum(arrived.values()) - count
+    assert duplicates <= kills * LINES
+    figures.note(kills, duplicates, LINES)
+    site.close()

@@ -45,8 +45,15 @@ class Unkind:
 
     decide: Callable[[Moment], str | None] = lambda moment: None
     tls: ssl.SSLContext | None = None
+    pipelining: bool = True
+    """Whether it offers PIPELINING, as nearly every server does."""
+    lenient: bool = False
+    """Whether it answers DATA with 354 although it has taken no recipient, and refuses at the final dot only."""
+    hang_up_after_refusal: bool = False
     kept: list[tuple[str, bytes]] = field(default_factory=list)
     """Recipient and text of each message that was accepted."""
+    for_nobody: list[bytes] = field(default_factory=list)
+    """Texts that came although no recipient had been taken."""
     connections: int = 0
     tried: list[str] = field(default_factory=list)
     """The recipients that were asked for, in order."""
@@ -97,6 +104,8 @@ class _Conversation:
         self._lines = line.makefile("rb")
         self._message = 0
         self._recipient = ""
+        self._sender_taken = self._recipient_taken = False
+        self._was_kind = True
 
     def hold(self) -> None:
         if not self._at(Stage.GREETING, "220 unkind ESMTP"):
@@ -109,17 +118,26 @@ class _Conversation:
     def _answer(self, word: bytes, command: bytes) -> bool:
         match word:
             case b"EHLO" | b"HELO":
-                return self._at(Stage.EHLO, "250 unkind")
+                return self._at(Stage.EHLO, "250-unkind\r\n250 PIPELINING" if self._server.pipelining else "250 unkind")
             case b"MAIL":
                 self._message += 1
-                return self._at(Stage.MAIL, "250 OK")
+                listens = self._at(Stage.MAIL, "250 OK")
+                self._sender_taken, self._recipient_taken = self._was_kind, False
+                return listens
+            case b"RCPT" if not self._sender_taken:
+                return self._say("503 5.5.1 nested or missing MAIL")
             case b"RCPT":
                 self._recipient = command.decode().partition("<")[2].partition(">")[0]
                 self._server.tried.append(self._recipient)
-                return self._at(Stage.RCPT, "250 OK")
+                listens = self._at(Stage.RCPT, "250 OK")
+                self._recipient_taken = self._was_kind
+                return listens
             case b"DATA":
                 return self._data()
-            case b"RSET" | b"NOOP":
+            case b"RSET":
+                self._sender_taken = self._recipient_taken = False
+                return self._say("250 OK")
+            case b"NOOP":
                 return self._say("250 OK")
             case b"QUIT":
                 self._say("221 bye")
@@ -128,7 +146,10 @@ class _Conversation:
                 return self._say("502 not here")
 
     def _data(self) -> bool:
-        refused = self._decided(Stage.DATA)
+        nobody = not self._recipient_taken
+        if nobody and not self._server.lenient:
+            return self._say("554 5.5.1 no valid recipients")
+        refused = None if nobody else self._decided(Stage.DATA)
         if refused is not None:
             return self._do(refused)
         if not self._say("354 go ahead"):
@@ -137,7 +158,11 @@ class _Conversation:
         while (more := self._lines.readline()) != b".\r\n":
             if not more:
                 return False
-            text += more
+            text += more[1:] if more.startswith(b".") else more
+        self._sender_taken = self._recipient_taken = False
+        if nobody:
+            self._server.for_nobody.append(text)
+            return self._say("554 5.5.1 no valid recipients")
         refused = self._decided(Stage.DOT)
         if refused is not None:
             return self._do(refused)
@@ -146,6 +171,7 @@ class _Conversation:
 
     def _at(self, stage: Stage, kind: str | None) -> bool:
         decided = self._decided(stage)
+        self._was_kind = decided is None
         if decided is not None:
             return self._do(decided)
         return kind is None or self._say(kind)
@@ -162,7 +188,10 @@ class _Conversation:
             self._line.shutdown(socket.SHUT_RDWR)
             return False
         said = self._say(what)
-        return said and not what.startswith("421")
+        if not said or what.startswith("421") or self._server.hang_up_after_refusal:
+            self._line.shutdown(socket.SHUT_RDWR)
+            return False
+        return True
 
     def _say(self, reply: str) -> bool:
         self._line.sendall(f"{reply}\r\n".encode())

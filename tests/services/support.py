@@ -10,7 +10,7 @@ from domain.notices import Kind
 from domain.ports import MailResult
 from models import BillingOrder, Campaign, Case, Member, Message
 from services import campaigns, closing, purging
-from services.mail import dispatch
+from services.mail import dispatch, recording
 from settings import Settings
 from tests import factories
 
@@ -24,7 +24,7 @@ def accept_mails(session: Session, settings: Settings, now: datetime) -> list[Ki
     while claimed := dispatch.claim(session, settings, now, 50):
         session.commit()
         for one in claimed:
-            dispatch.record(session, settings, one, ACCEPTED, now)
+            recording.record(session, settings, one, ACCEPTED, now)
             kinds.append(one.kind)
         session.commit()
     return kinds

@@ -37,7 +37,7 @@ def asked(session: Session, settings: Settings, member: Member, address: str, no
     assert own_settings.request_change(session, member.id, address, now)
     session.commit()
     [claimed] = [one for one in dispatch.claim(session, settings, now, 10) if one.kind == "new_address"]
-    dispatch.give_back(session, [claimed], now)
+    dispatch.give_back(session, [claimed])
     session.commit()
     assert claimed.to_address == address
     assert claimed.link is not None

@@ -16,7 +16,7 @@ from domain.ports import MailResult
 from models import BillingOrder, Campaign, Case, Erasure, Member, Message, db, for_writing
 from models.base import UTCDateTime
 from services import campaigns, check_in, decisions, purging, reports, returning, warning
-from services.mail import bounces, dispatch
+from services.mail import bounces, dispatch, recording
 from services.mail.words import Facts
 from settings import Settings
 from tests import factories
@@ -158,7 +158,7 @@ def test_scenario_10_a_warning_accepted_too_late_moves_the_deadline(session: Ses
     assert claimed.deadline_at == MONTH_END
     session.commit()
     # Two days in the server's hands: 14 local days to 1 July are no longer left.
-    dispatch.record(session, settings, claimed, ACCEPTED, at("2026-06-17 22:00"))
+    recording.record(session, settings, claimed, ACCEPTED, at("2026-06-17 22:00"))
     session.commit()
     assert case_of(session, member).deadline_at == NEXT_MONTH_END
     assert kinds_to(session, member) == ["warning", "deadline_moved"]
@@ -175,7 +175,7 @@ def test_scenario_10_a_day_in_the_server_still_leaves_the_notice(session: Sessio
     session.commit()
     [claimed] = dispatch.claim(session, settings, at("2026-06-16 21:59"), 10)
     session.commit()
-    dispatch.record(session, settings, claimed, ACCEPTED, at("2026-06-17 21:59"))
+    recording.record(session, settings, claimed, ACCEPTED, at("2026-06-17 21:59"))
     session.commit()
     assert case_of(session, member).deadline_at == MONTH_END
     assert kinds_to(session, member) == ["warning"]
@@ -279,8 +279,8 @@ def test_scenario_15_a_sender_slower_than_its_lease_is_ignored(session: Session,
     [other] = dispatch.claim(session, settings, NOW + dispatch.LEASE, 10)
     session.commit()
     assert other.message_id == slow.message_id
-    assert dispatch.record(session, settings, other, ACCEPTED, NOW + dispatch.LEASE)
-    assert not dispatch.record(
+    assert recording.record(session, settings, other, ACCEPTED, NOW + dispatch.LEASE)
+    assert not recording.record(
         session, settings, slow, MailResult(accepted=False, code=550, reply="no", permanent=True), NOW
     )
     session.commit()

@@ -13,7 +13,7 @@ from domain.ports import BillingReceipt
 from models import BillingOrder, Campaign, Case, MagicLink, Member, Message
 from models.base import UTCDateTime
 from services import billing, campaigns, decisions, purging, returning, warning
-from services.mail import bounces, dispatch
+from services.mail import bounces, dispatch, recording
 from settings import Settings
 from tests import factories
 from tests.conftest import NOW
@@ -184,7 +184,7 @@ def test_scenario_39_a_late_last_chance_names_a_day_on_which_all_is_still_there(
     assert claimed.deadline_at is not None
     named = dates.named_day(claimed.deadline_at, settings.zone)
     assert named.isoformat() == "2027-05-16"
-    dispatch.record(session, settings, claimed, ACCEPTED, late)
+    recording.record(session, settings, claimed, ACCEPTED, late)
     session.commit()
     on_that_day = dates.start_of_day(named, settings.zone) + timedelta(hours=23)
     assert purge(session, settings, on_that_day) == 0
@@ -209,7 +209,7 @@ def test_scenario_12_who_is_warned_while_the_campaign_is_cancelled_hears_that_no
     session.commit()
     campaigns.cancel(session, settings, "2026-06", NOW)
     session.commit()
-    dispatch.record(session, settings, claimed, ACCEPTED, NOW)
+    recording.record(session, settings, claimed, ACCEPTED, NOW)
     session.commit()
     assert kinds_to(session, member) == ["warning", "withdrawn"]
 

@@ -1,0 +1,203 @@
+"""A mail as a form: rendered once with marks where its words stand, and filled in for each member.
+
+Jinja decides by what is there and what is not (``{% if w.price %}``), never by what a word says; so mails of one kind
+and language in which the same words are there differ in these words alone. A test holds what is filled in equal to what
+Jinja renders, for every kind and whatever words.
+"""
+
+import re
+import textwrap
+from collections import OrderedDict
+from collections.abc import Callable, Hashable, Iterator, Mapping
+from dataclasses import dataclass
+from functools import lru_cache
+from itertools import count
+from threading import Lock
+
+from markupsafe import escape
+
+TEXT_WIDTH = 72
+LONGEST_SUBJECT = 200
+
+MOST_FORMS = 100
+
+AS_THEY_ARE = frozenset({"kind", "service", "public_url"})
+"""Words that are the same for all, or that templates look at: they are no marks."""
+
+_BEGIN, _END = "\ue000", "\ue001"
+_MARK = re.compile(f"{_BEGIN}([0-9]+){_END}")
+_DATE = re.compile(r"(?:[^\W\d]+, )?\b\d{1,2}\.? [^\W\d]+(?: \d{4})?\b")
+_STAYS = "\x1f"
+_ODD = re.compile(r"[\t\n\x0b\x0c\r]|  ")
+"""What textwrap makes something else of than words with a space between any two of them."""
+_ESCAPED = re.compile("[&<>'\"]")
+"""What ``escape`` looks for."""
+
+Render = Callable[[str, Mapping[str, object], str], str]
+"""Renders one of the templates of a kind; the HTML has the subject in its head."""
+
+_forms: OrderedDict[Hashable, "_Form | None"] = OrderedDict()
+_lock = Lock()
+
+
+@dataclass(frozen=True, slots=True)
+class Rendered:
+    """``subject`` is one line; ``text`` says all that ``html`` says."""
+
+    subject: str
+    text: str
+    html: str
+
+
+def fill(render: Render, of: Hashable, words: Mapping[str, object]) -> Rendered:
+    """A mail with these words. ``of`` names what ``render`` renders: its forms are kept for the next."""
+    shape: list[Hashable] = [of]
+    values: list[str] = []
+    for name, word in words.items():
+        # What _is_marked says, without the call: this is done for every word of every mail.
+        if type(word) is str and word and name not in AS_THEY_ARE:
+            shape.append(name)
+            values.append(word)
+        elif type(word) is list:
+            # The membership: pairs of a label and a value.
+            for label, value in word:
+                shape.append(label)
+                values.append(value)
+            shape.append(len(word))
+        else:
+            shape.append((name, word))
+    form = _form(render, tuple(shape), words)
+    return (form and form.filled(values)) or slowly(render, words)
+
+
+def slowly(render: Render, words: Mapping[str, object]) -> Rendered:
+    """The same, all by Jinja."""
+    subject = _one_line(render("subject.txt", words, ""))
+    return Rendered(subject, _wrapped(render("body.txt", words, "")), render("body.html", words, subject))
+
+
+def _is_marked(name: str, word: object) -> bool:
+    return type(word) is str and word != "" and name not in AS_THEY_ARE
+
+
+def _form(render: Render, shape: Hashable, words: Mapping[str, object]) -> "_Form | None":
+    with _lock:
+        if shape in _forms:
+            _forms.move_to_end(shape)
+            return _forms[shape]
+    form = _Form.of(render, words)
+    with _lock:
+        _forms[shape] = form
+        if len(_forms) > MOST_FORMS:
+            _forms.popitem(last=False)
+    return form
+
+
+def _one_line(text: str) -> str:
+    return " ".join(text.split())[:LONGEST_SUBJECT]
+
+
+def _wrapped(text: str) -> str:
+    """Lines as long as one reads them, no more than one empty line, a date never in two lines, URLs as they are."""
+    lines: list[str] = []
+    for line in text.strip().splitlines():
+        lines += _of_one(line.strip()) if line.strip() else [""] if lines and lines[-1] else []
+    return "\n".join(lines) + "\n"
+
+
+def _of_one(line: str) -> list[str]:
+    """The lines of a paragraph, which has come as one."""
+    return [line] if len(line) <= TEXT_WIDTH and not _ODD.search(line) else _of_long(line)
+
+
+@lru_cache(maxsize=4096)
+def _of_long(line: str) -> list[str]:
+    # Most mails of a round share their long paragraphs with many others: the same days, the same amounts.
+    whole = _DATE.sub(lambda date: date[0].replace(" ", _STAYS), line)
+    indent = "  " if line.startswith("- ") else ""
+    if _ODD.search(line):
+        found = textwrap.wrap(
+            whole, TEXT_WIDTH, subsequent_indent=indent, break_long_words=False, break_on_hyphens=False
+        )
+    else:
+        found = _broken(whole.split(" "), indent)
+    return [part.replace(_STAYS, " ") for part in found]
+
+
+def _broken(words: list[str], indent: str) -> list[str]:
+    """What textwrap does to words with a space between any two of them, in a tenth of the time."""
+    lines, line = [], words[0]
+    for word in words[1:]:
+        if len(line) + 1 + len(word) <= TEXT_WIDTH:
+            line = f"{line} {word}"
+        else:
+            lines.append(line)
+            line = indent + word
+    return [*lines, line]
+
+
+class _Parts:
+    """Texts, and between any two of them a word."""
+
+    def __init__(self, text: str) -> None:
+        found = _MARK.split(text)
+        self._texts = found
+        self._which = [int(number) for number in found[1::2]]
+
+    def filled(self, values: list[str]) -> str:
+        whole = self._texts.copy()
+        whole[1::2] = [values[number] for number in self._which]
+        return "".join(whole)
+
+
+@dataclass(frozen=True, slots=True)
+class _Form:
+    subject: _Parts
+    text: list[str | _Parts]
+    """Lines as they go out, and between them paragraphs that are wrapped when they are filled in."""
+    html: _Parts
+
+    @classmethod
+    def of(cls, render: Render, words: Mapping[str, object]) -> "_Form | None":
+        """None where what goes in as it is looks like a mark."""
+        if any(_BEGIN in str(words.get(name)) for name in AS_THEY_ARE):
+            return None
+        numbers = count()
+        marked: dict[str, object] = {}
+        for name, word in words.items():
+            if isinstance(word, list):
+                marked[name] = [(label, _mark(numbers)) for label, _ in word]
+            else:
+                marked[name] = _mark(numbers) if _is_marked(name, word) else word
+        text: list[str | _Parts] = []
+        before = ""
+        for line in render("body.txt", marked, "").strip().splitlines():
+            if _BEGIN in line:
+                text.append(_Parts(line.strip()))
+            elif line.strip() or before:
+                text.extend(_of_one(line.strip()) or [""])
+            before = line.strip()
+        # The subject is the last word of the HTML.
+        html = render("body.html", marked, _mark(numbers))
+        return cls(_Parts(render("subject.txt", marked, "")), text, _Parts(html))
+
+    def filled(self, values: list[str]) -> Rendered | None:
+        """None where a word is more, or less, than part of a line."""
+        lines: list[str] = []
+        for one in self.text:
+            if type(one) is str:
+                lines.append(one)
+                continue
+            line = one.filled(values).strip()  # type: ignore[union-attr]
+            if len(line.splitlines()) != 1:
+                return None
+            lines += _of_one(line)
+        subject = _one_line(self.subject.filled(values))
+        values.append(subject)
+        if _ESCAPED.search("".join(values)):
+            values = [str(escape(value)) for value in values]
+        return Rendered(subject, "\n".join(lines) + "\n", self.html.filled(values))
+
+
+def _mark(numbers: Iterator[int]) -> str:
+    return f"{_BEGIN}{next(numbers)}{_END}"

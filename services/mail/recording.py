@@ -1,0 +1,224 @@
+"""What a mail server said is written down: of one message, or of as many as were answered in the same moment.
+
+Whoever records has the lease: that is a condition of the statement. Promise 1 and the lock order: the members first, in
+the order of their ids, then messages and cases.
+"""
+
+from collections import defaultdict
+from collections.abc import Sequence
+from datetime import datetime, timedelta
+from typing import Any
+
+from sqlalchemy import bindparam, case, exists, func, literal, select, update
+from sqlalchemy.orm import Session
+
+from domain import dates
+from domain.lifecycle import CaseState, MessageState
+from domain.notices import Kind
+from domain.ports import MailResult
+from models import Case, Member, Message, change
+from models.base import UTCDateTime
+from services import events, outbox
+from services.cases import lock_members
+from services.mail.bounces import address_is_dead
+from services.mail.dispatch import Claimed
+from settings import Settings
+
+MAX_ATTEMPTS = 20
+FIRST_RETRY = timedelta(minutes=1)
+LONGEST_RETRY = timedelta(hours=6)
+DEAD_MAILBOX = (550, 551, 553)
+
+Answered = tuple[Claimed, MailResult]
+
+
+def record(session: Session, settings: Settings, claimed: Claimed, result: MailResult, now: datetime) -> bool:
+    """Write down what the server said. False: the lease ran out and another has the row; then nothing is written."""
+    return record_all(session, settings, [(claimed, result)], now) == 1
+
+
+def record_all(session: Session, settings: Settings, answered: Sequence[Answered], now: datetime) -> int:
+    """The same of several messages; returns of how many the lease was still ours."""
+    lock_members(session, sorted(one.member.id for one, _ in answered if one.member is not None))
+    accepted = [(one, result) for one, result in answered if result.accepted]
+    recorded = _accepted(session, settings, accepted, now) if accepted else 0
+    return recorded + sum(
+        _not_accepted(session, settings, one, result, now) for one, result in answered if not result.accepted
+    )
+
+
+def fail(session: Session, claimed: Claimed, reason: str, now: datetime) -> None:
+    """The message cannot be rendered: it stays failed, with the reason, and stops no other."""
+    change(
+        session,
+        update(Message)
+        .where(Message.id == claimed.id, Message.lease_token == claimed.lease_token)
+        .values(state=MessageState.FAILED, lease_token=None, lease_until=None, smtp_reply=reason[:500]),
+    )
+    _event(session, "mail_failed", claimed, now)
+
+
+_MESSAGE: Any = Message.__table__
+_CASE: Any = Case.__table__
+_THESE: Any = bindparam("these", expanding=True)
+_NOW = bindparam("now", type_=UTCDateTime())
+_DEADLINE = bindparam("deadline", type_=UTCDateTime())
+
+# Made once, and of tables: they run for each group of replies, and to make them would take longer than to run them.
+_HELD = select(_MESSAGE.c.id, _MESSAGE.c.lease_token).where(_MESSAGE.c.id.in_(_THESE)).with_for_update()
+_SENT = (
+    update(_MESSAGE)
+    .where(_MESSAGE.c.id == bindparam("of"), _MESSAGE.c.lease_token == bindparam("held_by"))
+    .values(state=MessageState.SENT, sent_at=_NOW, smtp_reply=bindparam("reply"), lease_token=None, lease_until=None)
+)
+_ACCEPTED = events.inserted(
+    select(
+        _NOW,
+        literal("mail_accepted"),
+        _MESSAGE.c.kind,
+        _MESSAGE.c.member_id,
+        _MESSAGE.c.case_id,
+        _MESSAGE.c.campaign_id,
+        _MESSAGE.c.operator_id,
+    ).where(_MESSAGE.c.id.in_(_THESE))
+)
+_WARNED = (
+    update(_CASE)
+    .where(
+        _CASE.c.id.in_(bindparam("cases", expanding=True)),
+        _CASE.c.closed_at.is_(None),
+        _CASE.c.warned_at.is_(None),
+        exists(
+            select(_MESSAGE.c.id).where(
+                _MESSAGE.c.id.in_(_THESE),
+                _MESSAGE.c.case_id == _CASE.c.id,
+                _MESSAGE.c.to_address == _CASE.c.address,
+            )
+        ),
+    )
+    .values(
+        warned_at=_NOW,
+        warned_to=_CASE.c.address,
+        # Somebody who has answered meanwhile was told another day.
+        deadline_at=case((_CASE.c.answer.is_(None), _DEADLINE), else_=func.coalesce(_CASE.c.deadline_at, _DEADLINE)),
+    )
+    .returning(_CASE.c.id)
+)
+
+
+def _accepted(session: Session, settings: Settings, accepted: list[Answered], now: datetime) -> int:
+    connection = session.connection()
+    held: dict[int, str] = dict(connection.execute(_HELD, {"these": [one.id for one, _ in accepted]}).all())
+    ours = [(one, result) for one, result in accepted if held.get(one.id) == one.lease_token]
+    if not ours:
+        return 0
+    connection.execute(
+        _SENT,
+        [{"of": one.id, "held_by": one.lease_token, "now": now, "reply": result.reply[:500]} for one, result in ours],
+    )
+    erased = [one.id for one, _ in ours if one.kind == Kind.ERASED]
+    if erased:
+        change(session, update(Message).where(Message.id.in_(erased)).values(to_address=None))
+    connection.execute(_ACCEPTED, {"now": now, "these": [one.id for one, _ in ours]})
+    _warned(session, settings, [one for one, _ in ours if one.kind == Kind.WARNING and one.member is not None], now)
+    return len(ours)
+
+
+def _not_accepted(session: Session, settings: Settings, claimed: Claimed, result: MailResult, now: datetime) -> bool:
+    if result.server_down:
+        values: dict[str, Any] = {
+            "state": MessageState.QUEUED,
+            "attempts": Message.attempts - 1,
+            "due_at": now + FIRST_RETRY,
+        }
+    elif result.permanent or claimed.attempts >= MAX_ATTEMPTS:
+        dead = result.recipient_refused and result.code in DEAD_MAILBOX
+        values = {"state": MessageState.BOUNCED if dead else MessageState.FAILED}
+    else:
+        values = {"state": MessageState.QUEUED, "due_at": now + _backoff(claimed.attempts)}
+    ours = change(
+        session,
+        update(Message)
+        .where(Message.id == claimed.id, Message.lease_token == claimed.lease_token)
+        .values(lease_token=None, lease_until=None, smtp_reply=result.reply[:500], **values),
+    )
+    if not ours:
+        return False
+    if values["state"] == MessageState.FAILED:
+        _event(session, "mail_failed", claimed, now)
+    elif values["state"] == MessageState.BOUNCED:
+        _event(session, "mail_bounced", claimed, now)
+        if claimed.member is not None:
+            member = session.get(Member, claimed.member.id, populate_existing=True)
+            if member is not None:
+                address_is_dead(session, settings, member, claimed.to_address, now)
+    return True
+
+
+def _warned(session: Session, settings: Settings, claimed: list[Claimed], now: datetime) -> None:
+    """The server has accepted the warnings: from now on, and only from now on, these members are warned."""
+    by_deadline: dict[datetime, list[Claimed]] = defaultdict(list)
+    for one in claimed:
+        assert one.deadline_at is not None
+        too_late = now >= dates.warned_by(one.deadline_at, settings.min_notice_days, settings.zone)
+        # Accepted too late for the day it names: that day is not acted on.
+        deadline = (
+            dates.month_end_with_notice(now, settings.min_notice_days, settings.zone) if too_late else one.deadline_at
+        )
+        by_deadline[deadline].append(one)
+    for deadline, group in by_deadline.items():
+        values = {
+            "cases": [one.case.id for one in group],
+            "these": [one.id for one in group],
+            "now": now,
+            "deadline": deadline,
+        }
+        warned = set(session.connection().execute(_WARNED, values).scalars())
+        for one in group:
+            if one.case.id not in warned or deadline != one.deadline_at:
+                _tell(session, one, deadline, now, warned=one.case.id in warned)
+
+
+def _tell(session: Session, claimed: Claimed, deadline: datetime, now: datetime, *, warned: bool) -> None:
+    """What the warning says is not so any more: its reader is told what is."""
+    current = session.get_one(Case, claimed.case.id, populate_existing=True)
+    member = session.get(Member, claimed.member.id)
+    if member is None:
+        return
+    if not warned and current.state in (CaseState.WITHDRAWN, CaseState.EXEMPTED):
+        # It was on its way when the case ended: who gets it must hear that nothing ends.
+        outbox.put(
+            session,
+            kind=Kind.WITHDRAWN,
+            once_key=f"{Kind.WITHDRAWN}:{current.public_id}:{current.generation}",
+            now=now,
+            member=member,
+            case=current,
+        )
+    if warned and deadline != claimed.deadline_at and current.answer is None:
+        outbox.put(
+            session,
+            kind=Kind.DEADLINE_MOVED,
+            once_key=f"deadline_moved:{current.public_id}:{int(deadline.timestamp())}",
+            now=now,
+            member=member,
+            case=current,
+            deadline_at=deadline,
+        )
+
+
+def _event(session: Session, code: str, claimed: Claimed, now: datetime) -> None:
+    events.record(
+        session,
+        code,
+        now,
+        detail=claimed.kind,
+        member_id=claimed.member.id if claimed.member else None,
+        case_id=claimed.case.id if claimed.case else None,
+        campaign_id=claimed.campaign.id if claimed.campaign else None,
+        operator_id=claimed.operator_id,
+    )
+
+
+def _backoff(attempts: int) -> timedelta:
+    return min(FIRST_RETRY * float(2 ** (attempts - 1)), LONGEST_RETRY)

@@ -1,0 +1,174 @@
+"""Several connections at once: what one of them does, or meets, changes nothing of what is promised of each mail."""
+
+import sqlite3
+from collections import Counter, defaultdict
+from collections.abc import Callable, Iterator
+
+import pytest
+from flask import Flask
+from sqlalchemy import select
+from sqlalchemy.exc import OperationalError
+from sqlalchemy.orm import Session
+
+from adapters.mail.smtp import SmtpMailer
+from domain.notices import Kind
+from models import Message, db
+from services import outbox
+from services.installation import installed
+from services.mail import delivery
+from services.mail.delivery import Delivered
+from tests import factories
+from tests.conftest import NOW
+from tests.doubles import FrozenClock
+from tests.faults.unkind import DROP, Moment, Stage, Unkind
+
+LINES = 6
+
+
+@pytest.fixture
+def app(make_app: Callable[..., Flask]) -> Iterator[Flask]:
+    app = make_app(mail_connections=LINES)
+    with app.app_context():
+        yield app
+
+
+@pytest.fixture
+def session(app: Flask) -> Session:
+    return db.session()
+
+
+def deliver(
+    session: Session,
+    server: Unkind,
+    *,
+    commit: Callable[[], None] | None = None,
+    enough: Callable[[], bool] | None = None,
+) -> Delivered:
+    here = installed()
+    app = Flask("mail")
+    app.config.update(here.settings.flask_config() | {"MAIL_SERVER": "127.0.0.1", "MAIL_PORT": server.port})
+    with app.app_context():
+        mailer = SmtpMailer(app, timeout=2)
+    session.rollback()
+    return delivery.deliver(
+        session, here.settings, mailer, here.clock, commit or session.commit, enough or (lambda: False)
+    )
+
+
+def queue(session: Session, count: int) -> list[str]:
+    names = [f"m{number}@example.org" for number in range(count)]
+    for name in names:
+        member = factories.member(session, email=name)
+        outbox.put(session, kind=Kind.WELCOME_BACK, once_key=f"w:{member.id}", now=NOW, member=member)
+    session.commit()
+    return names
+
+
+def states(session: Session) -> Counter[tuple[str, int]]:
+    session.rollback()
+    return Counter((state, attempts) for state, attempts in session.execute(select(Message.state, Message.attempts)))
+
+
+def recipients(server: Unkind) -> list[str]:
+    return sorted(to for to, _ in server.kept)
+
+
+def test_all_lines_work_and_each_mail_goes_out_once(session: Session) -> None:
+    names = queue(session, 80)
+    with Unkind() as server:
+        assert deliver(session, server) == Delivered(sent=80)
+        assert recipients(server) == sorted(names)
+        assert 2 <= server.connections <= LINES
+    assert states(session) == {("sent", 1): 80}
+
+
+@pytest.fixture
+def database_url(sqlite_url: str, request: pytest.FixtureRequest) -> str:
+    return sqlite_url
+
+
+def test_no_line_sends_another_before_what_it_sent_is_on_record(session: Session, database_url: str) -> None:
+    """Design promise 5, asked by the server itself: at each MAIL it looks into the database."""
+    queue(session, 60)
+    by_line: dict[int, list[str]] = defaultdict(list)
+    early: list[str] = []
+    path = database_url.removeprefix("sqlite:///")
+
+    def look(moment: Moment) -> None:
+        if moment.stage == Stage.KEPT:
+            by_line[moment.connection].append(moment.recipient)
+        if moment.stage == Stage.MAIL and by_line[moment.connection]:
+            last = by_line[moment.connection][-1]
+            with sqlite3.connect(path) as other:
+                (state,) = other.execute("SELECT state FROM message WHERE to_address = ?", (last,)).fetchone()
+            other.close()
+            if state != "sent":
+                early.append(last)
+
+    with Unkind(look) as server:
+        assert deliver(session, server).sent == 60
+    assert early == []
+    assert max(map(len, by_line.values())) > 1
+
+
+def test_a_server_that_takes_two_connections_gets_two_and_nobody_is_the_worse(session: Session) -> None:
+    names = queue(session, 50)
+    too_many = "421 4.7.0 too many connections from your host"
+    with Unkind(lambda m: too_many if m.stage == Stage.GREETING and m.connection > 2 else None) as server:
+        assert deliver(session, server) == Delivered(sent=50)
+        assert recipients(server) == sorted(names)
+    assert states(session) == {("sent", 1): 50}
+
+
+@pytest.mark.parametrize("what", [DROP, "421 4.3.2 shutting down"])
+def test_a_server_that_goes_away_in_the_middle_costs_nobody_an_attempt(
+    session: Session, clock: FrozenClock, what: str
+) -> None:
+    names = queue(session, 60)
+    with Unkind() as server:
+        server.decide = lambda moment: (
+            what if len(server.kept) >= 20 and moment.stage in (Stage.GREETING, Stage.MAIL) else None
+        )
+        done = deliver(session, server)
+        assert done.server_down is not None
+        assert (done.sent, done.failed) == (len(server.kept), 0)
+        assert states(session)["queued", 0] == 60 - done.sent
+        server.decide = lambda moment: None
+        clock.tick(minutes=2)
+        assert deliver(session, server) == Delivered(sent=60 - done.sent)
+        assert recipients(server) == sorted(names)
+
+
+def test_one_message_that_cuts_its_line_stops_no_other_line(session: Session) -> None:
+    queue(session, 40)
+    with Unkind(
+        lambda moment: DROP if moment.stage == Stage.DOT and moment.recipient == "m7@example.org" else None
+    ) as server:
+        assert deliver(session, server) == Delivered(sent=39, again=1)
+    assert states(session) == {("sent", 1): 39, ("queued", 1): 1}
+
+
+def test_what_was_sent_is_written_down_although_the_first_try_to_do_so_fails(session: Session) -> None:
+    """A deadlock, say: were it lost, as many mails would go out again as there are lines."""
+    names = queue(session, 40)
+    failed_at: list[int] = []
+
+    def commit() -> None:
+        sent = len(session.scalars(select(Message.id).where(Message.state == "sent")).all())
+        if sent and (not failed_at or sent > failed_at[-1] + 10):
+            failed_at.append(sent)
+            raise OperationalError("COMMIT", {}, Exception("deadlock detected"))
+        session.commit()
+
+    with Unkind() as server:
+        assert deliver(session, server, commit=commit) == Delivered(sent=40)
+        assert recipients(server) == sorted(names)
+    assert len(failed_at) > 1
+
+
+def test_when_the_budget_is_over_what_is_under_way_is_recorded_and_the_rest_given_back(session: Session) -> None:
+    queue(session, 60)
+    with Unkind() as server:
+        done = deliver(session, server, enough=lambda: len(server.kept) >= 15)
+        assert 15 <= done.sent == len(server.kept) <= 15 + LINES
+    assert states(session) == {("sent", 1): done.sent, ("queued", 0): 60 - done.sent}
