@@ -196,7 +196,8 @@ def _events(settings: Settings, now: datetime) -> Iterator[Finding]:
         yield Finding("events", False, f"{said}: `flask events resume` when it wants them again")
     elif found.failing_since is not None:
         since = instant(found.failing_since, zone)
-        yield Finding("events", False, f"nobody answers at EVENTS_URL since {since}; {found.waiting} events wait")
+        why = found.said or "no answer"
+        yield Finding("events", False, f"nothing gets through to EVENTS_URL since {since}: {why}; {found.waiting} wait")
     else:
         yield Finding("events", True, f"{found.waiting} events wait to be sent")
     if found.failed:

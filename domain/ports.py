@@ -278,8 +278,8 @@ class WebhookReply:
 
     @property
     def nobody_there(self) -> bool:
-        """Nothing can be delivered at the moment, whatever it is: no answer, or too much to do."""
-        return self.outcome is Outcome.TEMPORARY and self.status in (0, 429, 502, 503, 504)
+        """Nothing can be delivered at the moment, whatever it is: no answer, none asked for, or too much to do."""
+        return self.status in (0, 429, 502, 503, 504)
 
 
 class WebhookSender(Protocol):

@@ -40,6 +40,8 @@ class Standing:
     waiting: int
     failed: int
     unacknowledged: int
+    said: str | None
+    """What became of the last attempt that did not get through."""
 
 
 def listed(session: Session, states: Sequence[State] = OPEN, limit: int = 1000) -> list[Listed]:
@@ -88,6 +90,12 @@ def standing(session: Session, now: datetime) -> Standing | None:
         counts.get(State.QUEUED, 0) + counts.get(State.SENDING, 0),
         counts.get(State.FAILED, 0),
         session.scalar(select(func.count()).select_from(OutgoingEvent).where(_unheard(now))) or 0,
+        session.scalar(
+            select(OutgoingEvent.said)
+            .where(OutgoingEvent.state == State.QUEUED, OutgoingEvent.said.is_not(None))
+            .order_by(OutgoingEvent.id.desc())
+            .limit(1)
+        ),
     )
 
 

@@ -11,7 +11,7 @@ from services import own_settings, purging
 from services.installation import installed
 from tests import factories
 from tests.conftest import NOW
-from tests.doubles import Answering, WebhookCatcher
+from tests.doubles import Answering, FrozenClock, WebhookCatcher
 
 SECRET = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw"
 
@@ -71,3 +71,22 @@ def test_what_cannot_be_done_is_said_in_a_line(make_app: Callable[..., Flask], w
     result = make_app().test_cli_runner().invoke(args=words)
     assert (result.exit_code, said in result.output) == (1, True)
     assert "EVENTS_URL is not set" in make_app().test_cli_runner().invoke(args=["events", "list"]).output
+
+
+def test_an_address_that_must_not_be_called_loses_no_event(
+    make_app: Callable[..., Flask], hooked: WebhookCatcher, clock: FrozenClock
+) -> None:
+    app = make_app(events_url=hooked.url, events_secret=(SECRET,))
+    run = app.extensions["dormouse_jobs"].run
+    run("send-events", NOW)
+    with app.app_context():
+        own_settings.choose_language(db.session(), factories.using(db.session()).id, "de", NOW)
+        db.session.commit()
+    for _ in range(20):
+        run("send-events", clock.now())
+        clock.tick(hours=7)
+    said = app.test_cli_runner().invoke(args=["doctor"]).output
+    assert "nothing gets through to EVENTS_URL since 2026-06-03 12:00: the address is not https" in said
+    assert "1 wait" in said
+    mended = make_app(events_url=hooked.url, events_secret=(SECRET,), webhook_networks=("127.0.0.1",))
+    assert "1 delivered" in mended.extensions["dormouse_jobs"].run("send-events", clock.now())
