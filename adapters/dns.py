@@ -16,6 +16,9 @@ class SystemDns:
     def __init__(self, nameservers: Sequence[str] = (), port: int = 53, *, lifetime: float = LIFETIME_SECONDS) -> None:
         self._nameservers, self._port, self._lifetime = list(nameservers), port, lifetime
 
+    def knows_the_root(self) -> bool:
+        return bool(self._ask("", "NS"))
+
     def texts(self, name: str) -> list[str]:
         return [b"".join(found.strings).decode("utf-8", "replace") for found in self._ask(name, "TXT")]  # type: ignore[attr-defined]
 
@@ -35,7 +38,7 @@ class SystemDns:
             # No such name can exist: a label that is empty, or too long.
             return []
         except (dns.exception.DNSException, OSError) as error:
-            raise DnsAway(f"no answer about {name}: {' '.join(str(error).split())}") from None
+            raise DnsAway(f"no answer about {name or 'the root'}: {' '.join(str(error).split())}") from None
         return list(answer)
 
     def _resolver(self) -> dns.resolver.Resolver:

@@ -83,6 +83,9 @@ class MailSession(Protocol):
 class Dns(Protocol):
     """What the domain name system says about a name. Every question may raise DnsAway."""
 
+    def knows_the_root(self) -> bool:
+        """Whether whoever answers here knows the internet's names: one that is shut in denies every name."""
+
     def texts(self, name: str) -> list[str]:
         """Its TXT records, each in one piece."""
 

@@ -46,6 +46,9 @@ class FrozenClock:
 class NoDns:
     """No name server anywhere. tests/names.py has a real one, for who wants to be told something."""
 
+    def knows_the_root(self) -> bool:
+        raise DnsAway("no name server answers")
+
     def texts(self, name: str) -> list[str]:
         raise DnsAway(f"no answer about {name}")
 

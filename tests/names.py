@@ -17,8 +17,9 @@ Zone = Mapping[str, Mapping[str, Sequence[str]]]
 
 
 class NameServer:
-    def __init__(self, zone: Zone, *, broken: bool = False) -> None:
-        self.zone, self._broken = zone, broken
+    def __init__(self, zone: Zone, *, broken: bool = False, shut_in: bool = False) -> None:
+        self.zone = zone if shut_in else {".": {"NS": ["a.root.example."]}, **zone}
+        self._broken = broken
         self._socket = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
 
     def __enter__(self) -> SystemDns:

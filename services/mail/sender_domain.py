@@ -38,6 +38,8 @@ def checks(settings: Settings, dns: Dns) -> Iterator[Checked]:
         )
         return
     try:
+        if not dns.knows_the_root():
+            raise DnsAway("the name server here does not know the internet's names")
         yield from _domains(dns, sender, envelope)
         yield _spf(dns, envelope, settings.mail_server)
         yield _dkim(dns, sender, settings.mail_dkim_selector)
@@ -51,7 +53,7 @@ def domain_of(address: str) -> str:
 
 
 def _domains(dns: Dns, sender: str, envelope: str) -> Iterator[Checked]:
-    for name, what in {sender: "MAIL_DEFAULT_SENDER", envelope: "BOUNCE_ADDRESS"}.items():
+    for name, what in {envelope: "BOUNCE_ADDRESS", sender: "MAIL_DEFAULT_SENDER"}.items():
         hosts = dns.mail_hosts(name)
         if hosts == [""]:
             yield Checked("sender", False, f"{name} says that it takes no mail (a null MX): {what} gets no answers")
