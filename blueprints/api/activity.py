@@ -104,7 +104,7 @@ OPERATIONS = [
             {
                 reading.NDJSON: reading.ndjson("one use a line: external_id, used_at, type"),
                 EVENTS: (
-                    {"type": "array", "maxItems": 10_000, "items": {}, "description": "CloudEvents 1.0"},
+                    {"type": "array", "items": {}, "description": "CloudEvents 1.0"},
                     [{"specversion": "1.0", "id": "1", "source": "/player", "type": "play", "subject": "10042",
                       "time": "2026-05-30T18:15:00Z"}],
                 ),

@@ -101,7 +101,11 @@ def _operation(operation: Operation) -> dict[str, Any]:
     return {name: value for name, value in described.items() if value}
 
 
-IN_PATH = {"external_id": "the service's own number of the member", "event_id": "the `webhook-id` it came with"}
+IN_PATH = {
+    "external_id": ("the service's own number of the member", "10042"),
+    "event_id": ("the `webhook-id` it came with", "evt_3f0c6e6ad0b54fb6a2d0a4a8a2f6f0f1"),
+}
+"""What it is, and an example."""
 
 
 def _in_path(operation: Operation) -> Iterator[dict[str, Any]]:
@@ -110,7 +114,8 @@ def _in_path(operation: Operation) -> Iterator[dict[str, Any]]:
             "name": name,
             "in": "path",
             "required": True,
-            "description": IN_PATH[name],
+            "description": IN_PATH[name][0],
+            "example": IN_PATH[name][1],
             "schema": {"type": "string", "minLength": 1, "maxLength": 200},
         }
 
@@ -134,6 +139,8 @@ def _responses(operation: Operation) -> Iterator[tuple[int, dict[str, Any]]]:
             said["content"] = {JSON: {"schema": {"$ref": REFERENCE.format(model=found.holds.__name__)}}}
         if found.headers:
             said["headers"] = {name: HEADERS[name] for name in found.headers}
+        if found.holds is shapes.Written:
+            said["links"] = dict(_links())
         yield status, said
     for status, means in {**EVERYWHERE, **operation.problems}.items():
         content = {MIMETYPE: {"schema": {"$ref": REFERENCE.format(model=shapes.Problem.__name__)}}}
@@ -141,6 +148,14 @@ def _responses(operation: Operation) -> Iterator[tuple[int, dict[str, Any]]]:
         if status in OF_PROBLEMS:
             said["headers"] = {name: HEADERS[name] for name in OF_PROBLEMS[status]}
         yield status, said
+
+
+def _links() -> Iterator[tuple[str, dict[str, Any]]]:
+    """What can be done with a member once there is one."""
+    for operation in operations.PUBLISHED:
+        if "external_id" in operation.path:
+            member = {"external_id": "$response.body#/external_id"}
+            yield operation.name, {"operationId": operation.name, "parameters": member}
 
 
 def _content(operation: Operation) -> dict[str, Any]:

@@ -193,17 +193,17 @@ OPERATIONS = [
         Body(shapes.MembersIn, {reading.NDJSON: reading.ndjson("one member a line, with external_id")}),
     ),
     Operation(
-        "GET", "/members/<path:external_id>", Scope.MEMBERS_READ, show_member,
+        "GET", "/members/<member_id:external_id>", Scope.MEMBERS_READ, show_member,
         {200: Answer("The member", shapes.MemberOut, ("ETag",)), 304: Answer("Nothing has changed")}, {404: GONE},
     ),
     Operation(
-        "PUT", "/members/<path:external_id>", Scope.MEMBERS_WRITE, put_member,
+        "PUT", "/members/<member_id:external_id>", Scope.MEMBERS_WRITE, put_member,
         {200: Answer("It was known", shapes.Written), 201: Answer("It is new", shapes.Written)},
         {**ONE, 409: "A value cannot be what it should be, or the member was erased"},
         Body(shapes.MemberIn),
     ),
     Operation(
-        "DELETE", "/members/<path:external_id>", Scope.MEMBERS_WRITE, erase_member,
+        "DELETE", "/members/<member_id:external_id>", Scope.MEMBERS_WRITE, erase_member,
         {202: Answer("Charging is being stopped; then everything is erased", shapes.Erasing),
          204: Answer("Everything is erased")},
         {404: GONE},

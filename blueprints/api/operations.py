@@ -9,6 +9,7 @@ from typing import Any
 from flask import Blueprint, Response, request
 from flask.blueprints import BlueprintSetupState
 from pydantic import BaseModel
+from werkzeug.routing import PathConverter
 
 from blueprints.api import access
 from domain.scopes import Scope
@@ -16,6 +17,8 @@ from domain.scopes import Scope
 blueprint = Blueprint("api", __name__, url_prefix="/api/v1")
 
 BASE = "/api/v1"
+BELOW = ("library", "notice")
+"""What there is below the address of a member."""
 PUBLISHED: "list[Operation]" = []
 JSON = "application/json"
 
@@ -68,8 +71,15 @@ class Operation:
         return self.view.__name__
 
 
+class MemberId(PathConverter):
+    """A member's id, which may hold slashes; but what ends as an address below a member's does is no member's."""
+
+    regex = rf"(?s:(?!batch$)(?!.*/(?:{'|'.join(BELOW)})$)[^/].*?)"
+
+
 @blueprint.record
-def _start_counting(state: BlueprintSetupState) -> None:
+def _prepare(state: BlueprintSetupState) -> None:
+    state.app.url_map.converters["member_id"] = MemberId
     state.app.extensions[access.EXTENSION] = access.Allowance()
 
 

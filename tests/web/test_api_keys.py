@@ -1,5 +1,6 @@
 """Who may call the API: a key of this installation, with the scope, in its time, not too often; and nobody else."""
 
+import re
 from collections.abc import Callable
 from datetime import timedelta
 
@@ -20,7 +21,7 @@ from tests.web.everywhere import contents
 
 
 def address(operation: Operation) -> str:
-    return BASE + operation.path.replace("<path:external_id>", "m-1")
+    return BASE + re.sub("<[a-z_]+:external_id>", "m-1", operation.path)
 
 
 def statuses(app: Flask, authorization: str | None) -> set[int]:
