@@ -81,6 +81,7 @@ def create_app(settings: Settings | None = None, ports: Ports | None = None) -> 
         locale_selector=blueprints.language.choose,
         default_translation_directories=";".join(settings.translation_folders),
     )
+    app.session_interface = blueprints.headers.SessionsOfPages()
     csrf = CSRFProtect(app)
     blueprints.auth.login_manager.init_app(app)
     with app.app_context():

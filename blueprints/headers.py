@@ -4,9 +4,11 @@ from collections.abc import Iterable
 from urllib.parse import urlsplit
 from wsgiref.types import StartResponse, WSGIApplication, WSGIEnvironment
 
-from flask import Flask, Response, request, session
+from flask import Flask, Request, Response, request, session
+from flask.sessions import SecureCookieSession, SecureCookieSessionInterface, SessionMixin
 from werkzeug.middleware.proxy_fix import ProxyFix
 
+from blueprints import problems
 from settings import Settings
 
 # Styles and pictures of our own, no script at all, and forms that lead nowhere else.
@@ -37,8 +39,10 @@ def init_app(app: Flask) -> None:
     @app.after_request
     def _protect(response: Response) -> Response:
         # A page may set its own, stricter or fitter.
+        has = {name.casefold() for name, _ in response.headers}
         for name, value in ALWAYS.items():
-            response.headers.setdefault(name, value)
+            if name.casefold() not in has:
+                response.headers.add(name, value)
         if https:
             response.headers.setdefault("Strict-Transport-Security", "max-age=31536000")
         # A public page shows whoever is signed in their notice.
@@ -47,6 +51,17 @@ def init_app(app: Flask) -> None:
         if "token" in (request.view_args or {}) or request.endpoint not in PUBLIC_PAGES:
             response.headers.setdefault("X-Robots-Tag", "noindex")
         return response
+
+
+class SessionsOfPages(SecureCookieSessionInterface):
+    """Sessions as Flask keeps them, for pages: a program has none, whatever cookie it sends, and gets none."""
+
+    def open_session(self, app: Flask, request: Request) -> SecureCookieSession | None:
+        return self.session_class() if problems.wanted(request) else super().open_session(app, request)
+
+    def save_session(self, app: Flask, session: SessionMixin, response: Response) -> None:
+        if not problems.wanted():
+            super().save_session(app, session, response)
 
 
 class PublicAddress:

@@ -4,7 +4,7 @@ import json
 from http import HTTPStatus
 from typing import Any
 
-from flask import Response, request
+from flask import Request, Response, request
 from werkzeug.exceptions import HTTPException
 
 MIMETYPE = "application/problem+json"
@@ -21,9 +21,9 @@ DETAILS = {
 """What is said where nobody knows better."""
 
 
-def wanted() -> bool:
+def wanted(asked: Request = request) -> bool:
     """Whether this request came from a program, which no page helps."""
-    return request.path == "/api" or request.path.startswith("/api/")
+    return asked.path == "/api" or asked.path.startswith("/api/")
 
 
 def problem(status: int, detail: str | None = None, headers: dict[str, str] | None = None, **more: Any) -> Response:

@@ -10,8 +10,9 @@ import secrets
 from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from typing import Any
 
-from sqlalchemy import and_, case, func, literal, or_, select, update
+from sqlalchemy import Connection, Row, Select, and_, bindparam, case, func, literal, or_, select, update
 from sqlalchemy.orm import Session
 
 from domain.errors import BadValue, NotFound
@@ -23,13 +24,20 @@ from settings import Settings
 FORM = re.compile(r"dormouse_([0-9a-f]{12})_([A-Za-z0-9_-]{43})", re.ASCII)
 WINDOW = timedelta(minutes=1)
 
+_KEYS = ApiKey.__table__.c
+FOUND = select(_KEYS.id, _KEYS.digest, _KEYS.scopes, _KEYS.expires_at, _KEYS.revoked_at).where(
+    _KEYS.prefix == bindparam("prefix")
+)
+"""Every request asks this, so it is put together once, and for the table alone."""
+
 
 @dataclass(frozen=True, slots=True)
 class Known:
-    """A key that may be used now."""
+    """A key that may be used now; ``row`` has what was looked up beside it."""
 
     id: int
     scopes: frozenset[str]
+    row: Row[Any]
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,23 +83,29 @@ def revoke(session: Session, prefix: str, now: datetime) -> None:
         raise NotFound(f"There is no key {prefix!r}; `flask api-key list` names them.")
 
 
-def verify(session: Session, settings: Settings, given: str, now: datetime) -> Known | Unusable | None:
-    """Whose key this is; None for what was not made here."""
+def verify(
+    connection: Connection,
+    settings: Settings,
+    given: str,
+    now: datetime,
+    look: Select[Any] = FOUND,
+    **values: str,
+) -> Known | Unusable | None:
+    """Whose key this is; None for what was not made here. Without a session, for every request pays for this.
+
+    ``look`` may ask more than FOUND does, of these values: what costs little is then asked together with the key.
+    """
     form = FORM.fullmatch(given)
     if form is None:
         return None
-    row = session.execute(
-        select(ApiKey.id, ApiKey.digest, ApiKey.scopes, ApiKey.expires_at, ApiKey.revoked_at).where(
-            ApiKey.prefix == form[1]
-        )
-    ).one_or_none()
+    row = connection.execute(look, {"prefix": form[1], **values}).one_or_none()
     if row is None or not any(hmac.compare_digest(_digest(key, given), row.digest) for key in settings.secrets):
         return None
     if row.revoked_at is not None:
         return Unusable("This key has been revoked.")
     if row.expires_at <= now:
         return Unusable(f"This key has expired on {row.expires_at.astimezone(settings.zone).date()}.")
-    return Known(row.id, frozenset(row.scopes))
+    return Known(row.id, frozenset(row.scopes), row)
 
 
 def window(now: datetime) -> datetime:

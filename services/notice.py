@@ -10,7 +10,7 @@ from datetime import date, datetime
 from enum import StrEnum
 from typing import Any
 
-from sqlalchemy import ColumnElement, Row, and_, exists, select
+from sqlalchemy import ColumnElement, Row, exists, select
 from sqlalchemy.orm import Session, aliased
 
 from domain import dates
@@ -121,26 +121,12 @@ def notice_for(session: Session, settings: Settings, member: Member, now: dateti
     A silent case is shown while its campaign is open and the facts it rests on still hold; an answered one while it is
     live. A member's own end is honoured whatever becomes of the campaign, so that stays in sight when it is held.
     """
-    return _notice(session, settings, Case.member_id == member.id, now)
+    return notice_of(session, settings, member.id, now)
 
 
-def notice_by_id(session: Session, settings: Settings, external_id: str, now: datetime) -> tuple[bool, Notice | None]:
-    """The same for whoever has this id at the service; False where nobody has.
-
-    Nearly always there is nothing to show, which one look at two indexes tells.
-    """
-    found = session.execute(
-        select(Member.id, Case.id)
-        .outerjoin(Case, and_(Case.member_id == Member.id, Case.closed_at.is_(None)))
-        .where(Member.external_id == external_id, Member.erase_requested_at.is_(None))
-    ).one_or_none()
-    if found is None or found[1] is None:
-        return found is not None, None
-    return True, _notice(session, settings, Case.id == found[1], now)
-
-
-def _notice(session: Session, settings: Settings, which: ColumnElement[bool], now: datetime) -> Notice | None:
-    row = session.execute(_cases(settings).where(which, Case.closed_at.is_(None))).one_or_none()
+def notice_of(session: Session, settings: Settings, member_id: int, now: datetime) -> Notice | None:
+    """The same, of a member who has not been loaded."""
+    row = session.execute(_cases(settings).where(Case.member_id == member_id, Case.closed_at.is_(None))).one_or_none()
     if row is None:
         return None
     seen = _standing(row, settings, now)

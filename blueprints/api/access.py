@@ -2,8 +2,10 @@
 
 from datetime import datetime, timedelta
 from threading import Lock
+from typing import Any
 
-from flask import Response, current_app, request
+from flask import Response, current_app, g, request
+from sqlalchemy import Select
 
 from blueprints.problems import problem
 from domain.scopes import Scope
@@ -17,15 +19,16 @@ BLOCKS = 20
 """Requests are counted in the database in blocks of this part of the limit, so that few of them have to write."""
 
 
-def refusal(scope: Scope) -> Response | None:
+def refusal(scope: Scope, look: Select[Any], values: dict[str, str]) -> Response | None:
     """Why this request may not do what the scope is for; None where it may. Leaves no transaction open."""
     here = installed()
-    now, session = here.clock.now(), db.session()
+    now = here.clock.now()
     kind, _, given = request.headers.get("Authorization", "").partition(" ")
     if kind.casefold() != "bearer":
         return problem(401, headers={"WWW-Authenticate": REALM})
-    known = api_keys.verify(session, here.settings, given.strip(), now)
-    session.rollback()
+    asked = values if look is not api_keys.FOUND else {}
+    with db.engine.connect() as connection:
+        known = api_keys.verify(connection, here.settings, given.strip(), now, look, **asked)
     if not isinstance(known, api_keys.Known):
         reason = known.reason if known else "This key was not made here."
         return problem(401, reason, {"WWW-Authenticate": f'{REALM}, error="invalid_token"'})
@@ -37,6 +40,7 @@ def refusal(scope: Scope) -> Response | None:
         wait = api_keys.window(now) + api_keys.WINDOW - now
         said = f"This key may be used {limit:,} times a minute (API_RATE); go on when the next minute begins."
         return problem(429, said, {"Retry-After": str(max(1, -(-wait // timedelta(seconds=1))))})
+    g.looked = known.row
     return None
 
 

@@ -9,10 +9,12 @@ from typing import Any
 from flask import Blueprint, Response, request
 from flask.blueprints import BlueprintSetupState
 from pydantic import BaseModel
+from sqlalchemy import Select
 from werkzeug.routing import PathConverter
 
 from blueprints.api import access
 from domain.scopes import Scope
+from services.api_keys import FOUND
 
 blueprint = Blueprint("api", __name__, url_prefix="/api/v1")
 
@@ -56,6 +58,8 @@ class Operation:
     """Beside those that every operation has: 401, 403, 429."""
     body: Body | None = None
     query: type[BaseModel] | None = None
+    look: Select[Any] = FOUND
+    """What is looked up of the values of the path together with the key; the view finds it in ``g.looked``."""
 
     @property
     def summary(self) -> str:
@@ -93,7 +97,7 @@ def publish(*groups: list[Operation]) -> None:
 def _guarded(operation: Operation) -> View:
     @wraps(operation.view)
     def guarded(**values: Any) -> Response:
-        refusal = access.refusal(operation.scope)
+        refusal = access.refusal(operation.scope, operation.look, values)
         return operation.view(**values) if refusal is None else refusal
 
     return guarded

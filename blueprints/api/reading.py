@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Iterator
+from functools import cache
 from typing import Any, TypeVar
 
 from flask import abort, request
@@ -62,7 +63,14 @@ def shaped(model: type[Model], value: Any) -> Model:
 
 def queried(model: type[Model]) -> Model:
     """The parameters of the query as the model has them; others are left alone."""
+    if not request.args:
+        return _usual(model)
     return shaped(model, {name: request.args[name] for name in model.model_fields if name in request.args})
+
+
+@cache
+def _usual(model: type[Model]) -> Model:
+    return model()
 
 
 def rows(values: list[Any]) -> Iterator[JsonRecord]:
