@@ -53,8 +53,9 @@ lint: $(DEV) ## Style, types and who may import whom
 format: $(DEV) ## Format the code, and mend what the linter can mend
 	@$(BIN)/ruff check --quiet --fix . ; $(BIN)/ruff format --quiet .
 
-bench: $(DEV) ## Compare draft, close, imports, mail and pages with bare ones; ARGS="--members 1000000 --messages 300000"
+bench: $(DEV) ## Compare draft, close, imports, mail, API and pages with bare ones; ARGS="--members 1000000 --messages 300000"
 	@$(BIN)/python -m benchmarks $(ARGS)
+	@$(BIN)/python -m benchmarks.api $(API)
 	@$(BIN)/python -m benchmarks.pages
 
 # Both files are made from the .in files: the second is bound to the versions of the first. Neither names where the

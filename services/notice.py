@@ -124,6 +124,14 @@ def notice_for(session: Session, settings: Settings, member: Member, now: dateti
     return notice_of(session, settings, member.id, now)
 
 
+def notice_by_id(session: Session, settings: Settings, external_id: str, now: datetime) -> tuple[bool, Notice | None]:
+    """The same for whoever has this id at the service; False where nobody has."""
+    member_id = session.scalar(
+        select(Member.id).where(Member.external_id == external_id, Member.erase_requested_at.is_(None))
+    )
+    return member_id is not None, None if member_id is None else notice_of(session, settings, member_id, now)
+
+
 def notice_of(session: Session, settings: Settings, member_id: int, now: datetime) -> Notice | None:
     """The same, of a member who has not been loaded."""
     row = session.execute(_cases(settings).where(Case.member_id == member_id, Case.closed_at.is_(None))).one_or_none()
