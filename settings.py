@@ -8,6 +8,7 @@ import base64
 import os
 import re
 import secrets
+from collections.abc import Iterator
 from datetime import date, time, timedelta
 from email.utils import parseaddr
 from ipaddress import IPv4Network, IPv6Network, ip_network
@@ -236,6 +237,25 @@ COMMA_SEPARATED = (
     "stripe_webhook_secret",
     "billing_secret",
 )
+SECRET = frozenset(
+    {
+        "database_url",
+        "secret_key",
+        "secret_key_fallbacks",
+        "evidence_key",
+        "evidence_keys_before",
+        "mail_password",
+        "bounce_imap_password",
+        "bounce_webhook_secret",
+        "billing_secret",
+        "stripe_key",
+        "stripe_webhook_secret",
+        "service_keys",
+        "events_secret",
+    }
+)
+"""Settings that a printed one, in a log or a traceback, does not show."""
+
 Line = Annotated[str, AfterValidator(_no_line_break)]
 Folder = Annotated[str, AfterValidator(_folder)]
 
@@ -422,6 +442,10 @@ class Settings(BaseSettings):
             use_known_since=None if since is None else start_of_day(since, self.zone),
             exempt_plans=frozenset(self.exempt_plans),
         )
+
+    def __repr_args__(self) -> Iterator[tuple[str | None, object]]:
+        for name, value in super().__repr_args__():
+            yield name, "…" if name in SECRET and value else value
 
     @property
     def networks(self) -> list[IPv4Network | IPv6Network]:

@@ -11,7 +11,7 @@ import pytest
 from pydantic import ValidationError
 
 from domain.dates import named_day
-from settings import ROOT, Settings, SettingsError, load
+from settings import ROOT, SECRET, Settings, SettingsError, load
 
 BAD = [
     ("SERVICE_TIMEZONE", "Mars/Olympus"),
@@ -384,6 +384,22 @@ def test_older_keys_still_verify_and_the_newest_signs(monkeypatch: pytest.Monkey
 PAGE = (ROOT / "docs" / "settings.md").read_text()
 ROW = re.compile(r"^\| `([A-Z_]+)` \| ([^|]*) \| ([^|]+) \| ([^|]*) \|$", re.MULTILINE)
 COMPUTED = {"INSTANCE_PATH", "DATABASE_URL", "SECRET_KEY", "EVIDENCE_KEY"}
+
+
+def test_no_secret_stands_in_what_is_printed(tmp_path: Path) -> None:
+    sounds_like_one = re.compile("secret|password|_key$|_keys")
+    named = {name for name in Settings.model_fields if sounds_like_one.search(name)}
+    assert named <= SECRET
+    assert set(Settings.model_fields) >= SECRET
+    told = Settings(
+        instance_path=tmp_path,
+        database_url="postgresql://dormouse:very-secret@localhost/dormouse",
+        secret_key="very-secret",
+        mail_password="very-secret",
+        secret_key_fallbacks=("very-secret",),
+    )
+    assert "very-secret" not in f"{told!r} {told}"
+    assert "service_name" in repr(told)
 
 
 def test_every_setting_is_documented_and_nothing_else_is() -> None:
