@@ -118,6 +118,15 @@ def test_any_word_can_stand_in_a_form(service: str, names: list[str]) -> None:
         assert forms.fill(render, "a test", said) == forms.slowly(render, said)
 
 
+@pytest.mark.parametrize("odd", ["'", '"', "&", "<", ">", "%", "{", "\u00a0"])
+def test_each_letter_that_html_minds_is_escaped_as_jinja_does(app: Flask, odd: str) -> None:
+    here, facts = installed().settings, replace(FACTS, name=f"O{odd}Brien", plan=f"a {odd}")
+    with wording.speaking("en"):
+        said = words.in_words(here, Kind.WARNING, facts, link(Kind.WARNING), NOW)
+        by_jinja = forms.slowly(rendering.renderer(current_app._get_current_object(), Kind.WARNING, "en"), said)  # type: ignore[attr-defined]
+    assert rendering.render(here, Kind.WARNING, "en", facts, link(Kind.WARNING), NOW) == by_jinja
+
+
 @given(st.lists(st.text(st.characters(exclude_categories=["Cs"]), min_size=1, max_size=90), min_size=1, max_size=30))
 def test_a_paragraph_is_broken_as_textwrap_does(said: list[str]) -> None:
     line = " ".join(" ".join(said).split())
