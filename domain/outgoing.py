@@ -51,6 +51,7 @@ TOLD: dict[tuple[str, str | None], Type] = {
     ("came_back", None): Type.RETURNED,
     ("lapse_reversed", None): Type.RETURNED,
     ("returned_elsewhere", None): Type.RETURNED,
+    ("payment_declined", None): Type.LAPSED,
     ("email_changed", None): Type.CHANGED,
     ("language_chosen", None): Type.CHANGED,
     ("erasure_requested", None): Type.ERASING,

@@ -223,8 +223,8 @@ def record(session: Session, claimed: Claimed, outcome: BillingReceipt | Billing
     )
     if mine is None:
         return False
-    if code == "payment_declined":
-        _end_again(session, claimed, now)
+    if code == "payment_declined" and not _end_again(session, claimed, now):
+        code = "billing_superseded"
     if isinstance(outcome, BillingReceipt) and claimed.kind is OrderKind.RESTART:
         # The period that a return has paid for is the one the next end must not cut short.
         learned = {"paid_through": outcome.next_charge_at, "billing_ref": outcome.billing_ref}
@@ -273,21 +273,23 @@ def acknowledge(session: Session, acknowledged: Acknowledged, now: datetime) -> 
     return record(session, claimed, acknowledged.outcome, now)
 
 
-def _end_again(session: Session, claimed: Claimed, now: datetime) -> None:
-    """A return that was not paid for is none: the end holds again with its dates, and so does the link of its mail."""
+def _end_again(session: Session, claimed: Claimed, now: datetime) -> bool:
+    """A return that was not paid for is none: the end holds again with its dates, and so does the link of its mail.
+
+    False where the member has come back in another way meanwhile, or has gone for good.
+    """
     before = session.scalars(select(BillingOrder.ended_before).where(BillingOrder.id == claimed.id)).one()
     ordered_at = session.scalars(select(BillingOrder.created_at).where(BillingOrder.id == claimed.id)).one()
     if before is None:
-        return
+        return False
     ended = change(
         session,
         update(Member)
-        # Nothing has happened since: who has come back in another way, or has gone for good, is left alone.
         .where(Member.id == claimed.member_id, Member.status == MemberStatus.ACTIVE, Member.returned_at == ordered_at)
         .values(status=MemberStatus.LAPSED, **{name: datetime.fromisoformat(at) for name, at in before.items()}),
     )
     if not ended:
-        return
+        return False
     change(
         session,
         update(Message)
@@ -310,6 +312,7 @@ def _end_again(session: Session, claimed: Claimed, now: datetime) -> None:
     )
     member = session.get_one(Member, claimed.member_id, populate_existing=True)
     outbox.put(session, kind=Kind.LAPSED, once_key=f"lapsed:declined:{claimed.key}"[:120], now=now, member=member)
+    return True
 
 
 def unconfirmed(kind: OrderKind, member: Any = Member) -> ColumnElement[bool]:

@@ -296,6 +296,7 @@ def _read_back(found: dict[str, Any] | None, zone: ZoneInfo) -> list[tuple[str, 
 def _afterwards(record: dict[str, Any], zone: ZoneInfo) -> list[Section]:
     words = {
         "came_back": _("The member came back."),
+        "payment_declined": _("The payment of the return was declined; the end holds again."),
         "returned_elsewhere": _("The member came back."),
         "lapse_reversed": _("The end was taken back."),
         "erasure_requested": _("The member asked for the data to be deleted for good."),

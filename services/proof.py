@@ -18,7 +18,7 @@ from settings import Settings
 FORMAT = "dormouse-evidence/1"
 """The form of a record. A member that is added does not change it; one that is removed or means something else does."""
 
-AFTERWARDS = ("came_back", "returned_elsewhere", "lapse_reversed", "erasure_requested", "purged")
+AFTERWARDS = ("came_back", "payment_declined", "returned_elsewhere", "lapse_reversed", "erasure_requested", "purged")
 
 
 def ends(session: Session, member_id: int) -> list[Case]:

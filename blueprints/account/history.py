@@ -25,6 +25,7 @@ WORDS = {
     "exemption_ended": lazy_gettext("Your membership is part of this programme again."),
     "lapse_reversed": lazy_gettext("We took back the end of your membership."),
     "came_back": lazy_gettext("You came back."),
+    "payment_declined": lazy_gettext("Your payment was declined, and nothing was charged."),
     "returned_elsewhere": lazy_gettext("You came back."),
     "erasure_requested": lazy_gettext("You asked us to delete your data for good."),
 }

@@ -16,6 +16,7 @@ from domain.lifecycle import OrderKind
 from domain.notices import Kind
 from domain.ports import BillingReceipt
 from models import BillingOrder, BillingPace, LocalCharge, Member, Message, db
+from models import Event as HappenedEvent
 from services import account, billing, returning, settling
 from services.billing import Settled
 from services.settling import Pace
@@ -159,6 +160,8 @@ def test_scenario_32_a_declined_payment_leaves_the_end_as_it_was_and_the_next_tr
     _, declined = account.waiting(session, member)
     assert declined is not None
     assert declined.pay_at == "https://pay.example.org/1"
+    session.rollback()
+    assert session.scalars(select(HappenedEvent.code).order_by(HappenedEvent.id.desc())).first() == "payment_declined"
     session.rollback()
     # Told so, and never welcomed back.
     assert accept_mails(session, settings, clock.now()) == [Kind.LAPSED]
