@@ -27,7 +27,6 @@ import blueprints.programme
 import blueprints.tolerance
 import commands
 from adapters.billing.local import LocalBilling
-from adapters.billing.stripe.client import StripeBilling
 from adapters.billing.webhook import WebhookBilling
 from adapters.clock import ShiftedClock, SystemClock
 from adapters.dns import SystemDns
@@ -145,6 +144,9 @@ def _mailbox(settings: Settings) -> ImapMailbox:
 def _billing(settings: Settings, sender: WebhookSender) -> Billing:
     """The provider that BILLING names."""
     if settings.billing == "stripe":
+        # Its SDK takes twenty megabytes that whoever bills otherwise need not hold.
+        from adapters.billing.stripe.client import StripeBilling
+
         return StripeBilling(
             settings.stripe_key,
             live=settings.stripe_live,
