@@ -218,8 +218,6 @@ def _call(port: int, method: str, path: str) -> int:
 
 
 class StripeWorld:
-    refunds = True
-
     def __init__(self, proxy: StripeProxy) -> None:
         self.proxy = proxy
         self.pauses: list[float] = []

@@ -13,14 +13,13 @@ from adapters.billing.local import LocalBilling
 from domain.errors import BillingPermanent, BillingTemporary
 from domain.ports import BillingReceipt
 from models import LocalCall, LocalCharge, LocalSubscription, db
-from tests.adapters.billing_contract import BillingContract
+from tests.adapters.billing_contract import RefundingContract
 from tests.conftest import NOW
 from tests.factories import at
 
 
 class LocalWorld:
     now = NOW
-    refunds = True
 
     def __init__(self) -> None:
         self.billing = LocalBilling(db.engine)
@@ -35,7 +34,7 @@ class LocalWorld:
         return ref
 
 
-class TestLocalContract(BillingContract):
+class TestLocalContract(RefundingContract):
     @pytest.fixture
     def world(self, app: Flask) -> LocalWorld:
         return LocalWorld()

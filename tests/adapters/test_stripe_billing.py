@@ -7,7 +7,7 @@ import pytest
 
 from adapters.billing.stripe.client import StripeBilling
 from domain.errors import BillingPermanent, BillingRefused, BillingTemporary, BillingUnknown, NotSigned
-from tests.adapters.billing_contract import DAY, BillingContract
+from tests.adapters.billing_contract import DAY, RefundingContract
 from tests.adapters.stripe_world import (
     BREAKS,
     BREAKS_AFTER,
@@ -28,7 +28,7 @@ def world(stripe_world: StripeWorld) -> StripeWorld:
     return stripe_world
 
 
-class TestStripeContract(BillingContract):
+class TestStripeContract(RefundingContract):
     pass
 
 

@@ -82,7 +82,6 @@ def told(found: Any) -> dict[str, Any]:
 
 class WebhookWorld:
     now = NOW
-    refunds = False
 
     def __init__(self, url: str, service: Service) -> None:
         self.billing = WebhookBilling(HttpSender(Settings(webhook_networks=NETWORKS).networks), url, [SECRET])

@@ -28,10 +28,6 @@ from tests.services.support import case_of
 
 POSTFIX = shutil.which("postfix", path=f"{os.environ.get('PATH', '')}:/usr/sbin")
 
-pytestmark = pytest.mark.skipif(
-    POSTFIX is None or os.geteuid() != 0, reason="needs Postfix (apt-get install postfix), and root to start it"
-)
-
 MAIN = """
 compatibility_level = 3.6
 queue_directory = {folder}/queue
