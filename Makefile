@@ -10,8 +10,8 @@ BROWSER := $(VENV)/.chromium
 # The first interpreter that is new enough; PYTHON=… chooses another.
 new_enough = $(shell $(1) -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && command -v $(1))
 PYTHON ?= $(firstword $(foreach name,python3 python3.13 python3.12 python3.11,$(call new_enough,$(name))))
-# Processes that tests run on.
-WORKERS ?= 2
+# Processes that tests run on: more than two cores, for each waits for its database half of the time.
+WORKERS ?= 3
 # More arguments for pytest (make test ARGS="tests/web -x") or for the benchmark.
 ARGS ?=
 

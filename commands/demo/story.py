@@ -6,6 +6,7 @@
 """
 
 import json
+import signal
 import socket
 from datetime import datetime, time, timedelta
 from pathlib import Path
@@ -64,6 +65,9 @@ def run(settings: Settings, listener: socket.socket) -> None:
     with app.app_context():
         _say_where_to_click(settings)
     jobs.start()
+    # A shell that starts it in the background has it ignore Ctrl-C, and ending it otherwise is no accident either.
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, signal.default_int_handler)
     try:
         server.serve_forever()
     except KeyboardInterrupt:

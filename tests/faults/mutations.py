@@ -64,9 +64,9 @@ MUTATIONS = [
     ),
     Mutation(
         "A warning accepted too late for the day it names does not move that day",
-        "services/mail/dispatch.py",
-        "    if now >= dates.warned_by(deadline, settings.min_notice_days, settings.zone):\n",
-        "    if False:\n",
+        "services/mail/recording.py",
+        "        too_late = now >= dates.warned_by(one.deadline_at, settings.min_notice_days, settings.zone)\n",
+        "        too_late = False\n",
         "tests/services/test_scenarios.py::test_scenario_10_a_warning_accepted_too_late_moves_the_deadline",
     ),
     Mutation(
@@ -194,11 +194,9 @@ MUTATIONS = [
     ),
     Mutation(
         "A sender records a mail whose lease is no longer its own",
-        "services/mail/dispatch.py",
-        "        .where(Message.id == claimed.id, Message.lease_token == claimed.lease_token)\n"
-        "        .values(lease_token=None, lease_until=None, smtp_reply=result",
-        "        .where(Message.id == claimed.id)\n"
-        "        .values(lease_token=None, lease_until=None, smtp_reply=result",
+        "services/mail/recording.py",
+        "    ours = [(one, result) for one, result in accepted if held.get(one.id) == one.lease_token]\n",
+        "    ours = accepted\n",
         "tests/faults/test_overlap.py::test_scenario_15_a_sender_slower_than_its_lease_and_the_one_who_took_the_row",
     ),
     Mutation(
@@ -211,8 +209,8 @@ MUTATIONS = [
     Mutation(
         "A mail is taken whose lease has not run out",
         "services/mail/dispatch.py",
-        ".where(Message.state == MessageState.SENDING, Message.lease_until <= now)",
-        ".where(Message.state == MessageState.SENDING)",
+        ".where(Message.state == _literal(MessageState.SENDING), Message.lease_until <= now)",
+        ".where(Message.state == _literal(MessageState.SENDING))",
         "tests/faults/test_overlap.py::test_scenario_42_four_schedulers_and_four_senders_do_everything_once",
     ),
     Mutation(

@@ -250,6 +250,8 @@ def test_scenario_05_a_month_lived_through_from_draft_to_end(
             factories.live_feed(session, instant)
             session.commit()
             runner.run_due(app)
+            # Who has ended is told once the provider has confirmed the stop.
+            runner.run_queue(app, "settle-billing")
             runner.run_queue(app, "deliver")
             session.rollback()
             return str(session.get_one(Member, member_id, populate_existing=True).status)
