@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator
 from contextlib import suppress
 from typing import Any, Self
 
+from adapters.tls import trusted
 from domain.errors import MailboxAway
 from domain.ports import WaitingMail
 
@@ -42,7 +43,7 @@ class ImapMailbox:
         self.folder, self.aside = folder, aside
         self._starttls = starttls
         self._timeout = timeout
-        self._tls = tls or ssl.create_default_context()
+        self._tls = tls or trusted()
 
     def visit(self) -> "ImapVisit":
         return ImapVisit(self)

@@ -19,6 +19,7 @@ from flask import Flask
 
 from adapters.mail.client import CLOSING, Client, SecureClient
 from adapters.mail.letter import Letter, NoAddress
+from adapters.tls import trusted
 from domain.ports import Mail, MailResult
 
 TIMEOUT_SECONDS = 15.0
@@ -32,7 +33,7 @@ class SmtpMailer:
     def __init__(self, app: Flask, *, timeout: float = TIMEOUT_SECONDS, tls: ssl.SSLContext | None = None) -> None:
         # Flask-Mail sends nothing, in silence, where an application is being tested; here that would count as sent.
         app.config.setdefault("MAIL_SUPPRESS_SEND", False)
-        self._mail = CarefulMail(app, timeout, tls or ssl.create_default_context())
+        self._mail = CarefulMail(app, timeout, tls or trusted())
 
     def connect(self) -> "SmtpSession":
         return SmtpSession(self._mail.connect())

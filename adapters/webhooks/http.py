@@ -8,6 +8,7 @@ from contextlib import contextmanager, suppress
 from http.client import HTTPConnection, HTTPException
 from time import monotonic
 
+from adapters.tls import trusted
 from adapters.webhooks.guard import Forbidden, Network, Resolve, Target, reachable, resolve
 from domain.ports import Outcome, WebhookReply
 
@@ -39,7 +40,7 @@ class HttpSender:
     ) -> None:
         self._allowed = tuple(allowed)
         self._step, self._total = step, total
-        self._tls = tls or ssl.create_default_context()
+        self._tls = tls or trusted()
         self._look_up = look_up
 
     def post(self, url: str, body: bytes, headers: Mapping[str, str]) -> WebhookReply:

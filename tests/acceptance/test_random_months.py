@@ -43,7 +43,7 @@ from services.importing import import_members
 from services.library import load as load_library
 from services.mail import bounces, dispatch, recording
 from tests import factories
-from tests.conftest import copied_postgres, make_settings
+from tests.conftest import make_settings
 
 START = datetime(2026, 1, 5, 9, 0, tzinfo=UTC)
 ACCEPTED = MailResult(accepted=True, code=250, reply="250 queued")
@@ -494,7 +494,7 @@ class Months(RuleBasedStateMachine):
 
 
 @pytest.fixture
-def fresh_apps(request: pytest.FixtureRequest, postgres: str) -> dict[str, Callable[[], Any]]:
+def fresh_apps(request: pytest.FixtureRequest) -> dict[str, Callable[[], Any]]:
     template: Path = request.getfixturevalue("sqlite_template")
 
     @contextmanager
@@ -508,11 +508,7 @@ def fresh_apps(request: pytest.FixtureRequest, postgres: str) -> dict[str, Calla
 
     @contextmanager
     def on_postgresql() -> Iterator[Flask]:
-
-        with (
-            copied_postgres(postgres, request.getfixturevalue("postgres_template")) as url,
-            tempfile.TemporaryDirectory() as folder,
-        ):
+        with request.getfixturevalue("postgres_lender").one() as url, tempfile.TemporaryDirectory() as folder:
             app = create_app(make_settings(url, Path(folder), max_dormant_percent=100))
             yield app
             with app.app_context():

@@ -3,7 +3,9 @@
 import os
 import shutil
 from collections.abc import Callable, Iterator
+from contextlib import closing
 from threading import Thread
+from wsgiref.types import StartResponse, WSGIApplication, WSGIEnvironment
 
 import pytest
 from axe_playwright_python.sync_playwright import Axe
@@ -11,6 +13,7 @@ from flask import Flask
 from playwright.sync_api import Browser, BrowserContext, Page, Playwright, sync_playwright
 from sqlalchemy.orm import Session
 from werkzeug.serving import BaseWSGIServer, make_server
+from werkzeug.wsgi import ClosingIterator
 
 from models import db
 
@@ -49,12 +52,27 @@ def server() -> Iterator[BaseWSGIServer]:
 @pytest.fixture
 def app(server: BaseWSGIServer, make_app: Callable[..., Flask]) -> Iterator[Flask]:
     app = make_app(public_url=f"http://127.0.0.1:{server.server_port}")
-    server.app = app.wsgi_app
+    server.app = at_once(app)
     serving = Thread(target=server.serve_forever, daemon=True)
     serving.start()
     yield app
     server.shutdown()
     serving.join()
+
+
+def at_once(app: Flask) -> WSGIApplication:
+    """Has each answer whole, and whatever file it came from closed, before any of it is sent.
+
+    A browser that moves on before it has all of a picture breaks the connection, and then this server, which is not
+    the one that serves members, forgets to close the file.
+    """
+
+    def serve(environ: WSGIEnvironment, start_response: StartResponse) -> list[bytes]:
+        answer = app.wsgi_app(environ, start_response)
+        with closing(ClosingIterator(answer)):
+            return [b"".join(answer)]
+
+    return serve
 
 
 @pytest.fixture

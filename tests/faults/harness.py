@@ -124,9 +124,10 @@ class Site:
 
     def kill(self, process: subprocess.Popen[str]) -> None:
         """A whole process group at once."""
+        # Counted first: whoever waits for its end may look before this thread goes on.
+        self._killed_from_outside += 1
         os.killpg(process.pid, signal.SIGKILL)
         process.wait()
-        self._killed_from_outside += 1
 
     @contextmanager
     def running(self, *command: str, **more: str) -> Iterator[subprocess.Popen[str]]:

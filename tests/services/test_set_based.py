@@ -24,7 +24,7 @@ from services.installation import installed
 from services.mail import dispatch
 from settings import Settings
 from tests import factories
-from tests.conftest import copied_postgres, make_settings
+from tests.conftest import make_settings
 from tests.factories import at
 
 MEMBERS = 20_000
@@ -46,8 +46,7 @@ def make_database(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Ca
                 path.write_bytes(request.getfixturevalue("sqlite_template").read_bytes())
                 url = f"sqlite:///{path}"
             else:
-                server, template = (request.getfixturevalue(name) for name in ("postgres", "postgres_template"))
-                url = stack.enter_context(copied_postgres(server, template))
+                url = stack.enter_context(request.getfixturevalue("postgres_lender").one())
             database = Database(url, tmp_path)
             databases.fill(database, MEMBERS, dormant)
             return database
