@@ -106,6 +106,9 @@ def _candidates(name: str, used: str) -> Index:
 _candidates("ix_member_never_used", "IS NULL")
 _candidates("ix_member_stopped_using", "IS NOT NULL")
 Index("ix_member_email_key", Member.email_key)
+_billed = text("billing_ref IS NOT NULL")
+# By what a provider calls somebody: it sends word by the hundred.
+Index("ix_member_billing_ref", Member.billing_ref, sqlite_where=_billed, postgresql_where=_billed)
 Index(
     "ix_member_keep_until",
     Member.keep_until,

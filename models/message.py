@@ -58,6 +58,9 @@ _refused = text("state IN ('bounced', 'failed')")
 Index("ix_message_refused", Message.campaign_id, sqlite_where=_refused, postgresql_where=_refused)
 Index("ix_message_member_id", Message.member_id)
 Index("ix_message_case_id", Message.case_id)
+_linked = text("magic_link_id IS NOT NULL")
+# Both databases look here for each link that is deleted, as the foreign key asks.
+Index("ix_message_magic_link_id", Message.magic_link_id, sqlite_where=_linked, postgresql_where=_linked)
 
 
 class MailPace(Base):

@@ -40,15 +40,20 @@ def draft(session: Session, settings: Settings, month: str, now: datetime) -> Ca
     current = dates.month_of(now, settings.zone)
     if month != current:
         raise Refused(f"Only the current month can be drafted: {current}, not {month}.")
-    there = session.scalar(select(Campaign).where(Campaign.month == month).with_for_update())
+    there = session.scalar(select(Campaign).where(Campaign.month == month).with_for_update(key_share=True))
     if there is not None:
         return there
     _supersede(session, settings, month, now)
-    campaign = Campaign(
-        month=month, state=CampaignState.DRAFT, policy=_policy(settings), drafted_at=now, dormant_count=0
+    new = session.scalar(
+        insert_or(session, Campaign)
+        .values(month=month, state=CampaignState.DRAFT, policy=_policy(settings), drafted_at=now, dormant_count=0)
+        .on_conflict_do_nothing(index_elements=["month"])
+        .returning(Campaign.id)
     )
-    session.add(campaign)
-    session.flush()
+    campaign = _get(session, month)
+    if new is None:
+        # Somebody else has drafted it at the same moment, and was waited for.
+        return campaign
 
     found = [
         literal(campaign.id).label("campaign_id"),
@@ -162,7 +167,10 @@ def cancel(session: Session, settings: Settings, month: str, now: datetime, oper
 def open_what_is_due(session: Session, settings: Settings, now: datetime) -> None:
     """Daily: open what needs no approval, remind operators of what does."""
     for campaign in session.scalars(
-        select(Campaign).where(Campaign.state == CampaignState.DRAFT).order_by(Campaign.month).with_for_update()
+        select(Campaign)
+        .where(Campaign.state == CampaignState.DRAFT)
+        .order_by(Campaign.month)
+        .with_for_update(key_share=True)
     ).all():
         age = (dates.local_day(now, settings.zone) - dates.local_day(campaign.drafted_at, settings.zone)).days
         if settings.campaign_approval == "auto" or (settings.campaign_approval == "veto" and age >= VETO_DAYS):
@@ -184,7 +192,7 @@ def hold_if_wrong(session: Session, settings: Settings, campaign: Campaign, conc
 
 def hold_open(session: Session, campaign_id: int, reason: breaker.Hold, now: datetime) -> None:
     """Hold a campaign for what was found a moment ago, unless somebody has held or released it since."""
-    campaign = session.get_one(Campaign, campaign_id, with_for_update=True, populate_existing=True)
+    campaign = session.get_one(Campaign, campaign_id, with_for_update={"key_share": True}, populate_existing=True)
     if campaign.state == CampaignState.OPEN and not breaker.is_released(campaign, reason):
         _hold(session, campaign, reason, now)
 
@@ -194,7 +202,7 @@ def hold_after_restore(session: Session, now: datetime) -> list[str]:
     unfinished = (CampaignState.DRAFT, CampaignState.HELD, CampaignState.OPEN)
     months = []
     for campaign in session.scalars(
-        select(Campaign).where(Campaign.state.in_(unfinished)).order_by(Campaign.month).with_for_update()
+        select(Campaign).where(Campaign.state.in_(unfinished)).order_by(Campaign.month).with_for_update(key_share=True)
     ).all():
         campaign.released = {why: at for why, at in (campaign.released or {}).items() if why != HoldReason.RESTORED}
         _hold(session, campaign, breaker.Hold(HoldReason.RESTORED, 1, {}), now)
@@ -208,7 +216,7 @@ def any_finished(session: Session) -> bool:
 
 def settle_finished(session: Session, paying: int, now: datetime) -> None:
     """An open campaign none of whose cases is live is closed; its share is what next month's is held against."""
-    for campaign in session.scalars(_finished()).all():
+    for campaign in session.scalars(_finished().with_for_update(key_share=True)).all():
         campaign.state = CampaignState.CLOSED
         campaign.closed_at = now
         campaign.paying_count = paying
@@ -328,7 +336,7 @@ def _supersede(session: Session, settings: Settings, month: str, now: datetime) 
     for earlier in session.scalars(
         select(Campaign)
         .where(Campaign.month < month, Campaign.state.in_(UNDECIDED), Campaign.opened_at.is_(None))
-        .with_for_update()
+        .with_for_update(key_share=True)
     ).all():
         _cancel(session, settings, earlier, "superseded", now)
         events.record(session, "campaign_superseded", now, campaign_id=earlier.id)
@@ -390,7 +398,10 @@ def _live_silent(session: Session, campaign: Campaign) -> int:
 
 def _get(session: Session, month: str) -> Campaign:
     campaign = session.scalar(
-        select(Campaign).where(Campaign.month == month).with_for_update().execution_options(populate_existing=True)
+        select(Campaign)
+        .where(Campaign.month == month)
+        .with_for_update(key_share=True)
+        .execution_options(populate_existing=True)
     )
     if campaign is None:
         raise NotFound(f"There is no campaign of {month}.")

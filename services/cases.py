@@ -66,9 +66,17 @@ def word() -> ColumnElement[str]:
 
 
 def lock(session: Session, member_id: int) -> Member | None:
-    """The member's row, locked where the database locks rows, and read anew. Always before the case's."""
+    """The member's row, locked where the database locks rows, and read anew. Always before the case's.
+
+    Locked are rows here so that others may go on referring to them (FOR NO KEY UPDATE): a mail to a member, a case of a
+    round are inserted by whoever has no other business with the row, and who waited for it there with a lock of their
+    own would wait in a circle.
+    """
     return session.scalar(
-        select(Member).where(Member.id == member_id).with_for_update().execution_options(populate_existing=True)
+        select(Member)
+        .where(Member.id == member_id)
+        .with_for_update(key_share=True)
+        .execution_options(populate_existing=True)
     )
 
 
@@ -76,7 +84,7 @@ def live_case(session: Session, member_id: int) -> Case | None:
     return session.scalar(
         select(Case)
         .where(Case.member_id == member_id, Case.closed_at.is_(None))
-        .with_for_update()
+        .with_for_update(key_share=True)
         .execution_options(populate_existing=True)
     )
 
@@ -87,8 +95,8 @@ def lock_members(session: Session, members: Any) -> None:
     Only PostgreSQL needs it: on SQLite a writing transaction is alone. Nothing is fetched.
     """
     if session.get_bind().dialect.name == "postgresql":
-        locked = select(Member.id).where(Member.id.in_(members)).order_by(Member.id).with_for_update().subquery()
-        session.execute(select(func.count()).select_from(locked))
+        rows = select(Member.id).where(Member.id.in_(members)).order_by(Member.id).with_for_update(key_share=True)
+        session.execute(select(func.count()).select_from(rows.subquery()))
 
 
 def new_batch() -> str:

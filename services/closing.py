@@ -220,7 +220,7 @@ def _lock(session: Session, due: ColumnElement[bool], window: tuple[int, int]) -
         # The window says it once more, or PostgreSQL reads all members there are.
         .where(Member.id.in_(select(Case.member_id).where(due)), Member.id > window[0], Member.id <= window[1])
         .order_by(Member.id)
-        .with_for_update()
+        .with_for_update(key_share=True)
         .subquery()
     )
     furthest: datetime | None = session.scalar(select(func.max(members.c.paid_through)))
@@ -347,7 +347,7 @@ def _close_otherwise(session: Session, settings: Settings, due: ColumnElement[bo
         # Who wanted the end and did not lapse has left some other way, or waits for the next run.
         (
             Case.answer == Answer.LAPSE,
-            when((Member.status.in_([MemberStatus.ENDED, MemberStatus.PURGED]), CaseState.WITHDRAWN), else_=None),
+            when((Member.status != MemberStatus.ACTIVE, CaseState.WITHDRAWN), else_=None),
         ),
         else_=why_not(settings),
     )

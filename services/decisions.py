@@ -40,7 +40,7 @@ def answer(
     if found is None:
         raise NotFound("There is no such case.")
     member = cases.lock(session, found.member_id)
-    case = session.get_one(Case, case_id, populate_existing=True, with_for_update=True)
+    case = session.get_one(Case, case_id, populate_existing=True, with_for_update={"key_share": True})
     if member is None or member.status != MemberStatus.ACTIVE:
         raise Refused("The membership is no longer active.")
     if case.closed_at is not None:
@@ -116,7 +116,7 @@ def end_membership(
         raise Refused("The membership is no longer active.")
     case = cases.live_case(session, member_id)
     if case is None:
-        case = _own_case(session, settings, member, now)
+        case = _own_case(session, member, now)
     return answer(session, settings, case.id, Answer.LAPSE, through, now, note)
 
 
@@ -157,7 +157,11 @@ def void_keep(session: Session, settings: Settings, member_id: int, reason: str,
         )
     before = session.scalars(
         select(Event.code)
-        .where(Event.case_id == case.id, Event.code.in_(["answered_keep", "answered_lapse", "keep_voided"]))
+        .where(
+            Event.member_id == member.id,
+            Event.case_id == case.id,
+            Event.code.in_(["answered_keep", "answered_lapse", "keep_voided"]),
+        )
         .order_by(Event.id.desc())
         .offset(1)
         .limit(1)
@@ -240,7 +244,8 @@ def _reopen(session: Session, settings: Settings, case: Case, now: datetime) -> 
     )
 
 
-def _own_case(session: Session, settings: Settings, member: Member, now: datetime) -> Case:
+def _own_case(session: Session, member: Member, now: datetime) -> Case:
+    """A case without a round; or the one that a draft at this very moment has opened, which is waited for."""
     case_id = session.scalar(
         insert(session, Case)
         .values(
@@ -256,8 +261,12 @@ def _own_case(session: Session, settings: Settings, member: Member, now: datetim
             found_billing_interval=member.billing_interval,
             address=member.email,
         )
+        .on_conflict_do_nothing()
         .returning(Case.id)
     )
-    assert case_id is not None
+    if case_id is None:
+        drafted = cases.live_case(session, member.id)
+        assert drafted is not None, "nothing else is in the way, and the member is locked"
+        return drafted
     events.record(session, "case_opened", now, detail=Rule.OWN_WISH, member_id=member.id, case_id=case_id)
     return session.get_one(Case, case_id)

@@ -17,7 +17,7 @@ from domain.lifecycle import MemberStatus, Through
 from domain.links import Purpose
 from domain.notices import Kind
 from models import Member
-from services import decisions, magic_links, outbox
+from services import cases, decisions, magic_links, outbox
 from settings import Settings
 
 HOUR = timedelta(hours=1)
@@ -89,6 +89,9 @@ def _end(session: Session, settings: Settings, member: Member, now: datetime) ->
 
 
 def _say_unclear(session: Session, member: Member, now: datetime) -> None:
+    # Who is erased at this moment has no address any more when that is done.
+    if cases.lock(session, member.id) is None or member.email is None:
+        return
     once_key = f"end_unclear:{secrets.token_hex(16)}"
     outbox.put(session, kind=Kind.END_UNCLEAR, once_key=once_key, now=now, member=member)
 

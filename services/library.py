@@ -175,7 +175,7 @@ def _replace(session: Session, lines: dict[int, Line], refused: Rejected) -> tup
         .where(Member.external_id.in_(wanted))
         .order_by(Member.id)
         # A lapse at the same moment either sees the new library or keeps this from replacing the old one.
-        .with_for_update()
+        .with_for_update(key_share=True)
     ).all()
     members = {row.external_id: row for row in found}
     owners: list[tuple[int, Line]] = []

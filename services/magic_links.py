@@ -25,6 +25,7 @@ from domain.links import (
 from domain.notices import Kind
 from models import MagicLink, Member
 from services import outbox
+from services.cases import lock
 from settings import Settings
 
 HOUR = timedelta(hours=1)
@@ -47,6 +48,8 @@ def request_sign_in(session: Session, settings: Settings, email: str, ip: str, n
         .where(Member.email_key == address_key(email))
         .order_by(Member.status != MemberStatus.ACTIVE, Member.id)
         .limit(1)
+        # Who is erased at this moment has no address any more when that is done.
+        .with_for_update(key_share=True)
     )
     link.member_id = None if member is None else member.id
     session.add(link)
@@ -98,7 +101,7 @@ def asked(
 
 def request_erase(session: Session, member: Member, now: datetime) -> bool:
     """Queue the mail that asks a signed-in member to confirm the erasure. False: five an hour are enough."""
-    link = _wanted(session, Purpose.ERASE, member, now)
+    link = None if lock(session, member.id) is None else _wanted(session, Purpose.ERASE, member, now)
     if link is None:
         return False
     once_key = f"erase_confirm:{secrets.token_hex(16)}"

@@ -9,7 +9,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
-from sqlalchemy import and_, or_, select, update
+from sqlalchemy import and_, delete, or_, select, update
 from sqlalchemy.orm import Session
 
 from domain.errors import BillingError, BillingTemporary, BillingUnknown
@@ -157,4 +157,7 @@ def _record(session: Session, claimed: Claimed, found: Subscription | BillingErr
     elif isinstance(found, BillingError) and not isinstance(found, BillingUnknown):
         values |= {"error": str(found)}
     mine = and_(BillingNews.billing_ref == claimed.billing_ref, BillingNews.lease_token == claimed.lease_token)
+    # Nothing is kept of word that has been looked into: a reference outlives its member otherwise.
+    if values["error"] is None and change(session, delete(BillingNews).where(mine, BillingNews.heard == claimed.heard)):
+        return True
     return bool(change(session, update(BillingNews).where(mine).values(values)))

@@ -32,6 +32,7 @@ from domain.notices import (
     priority,
 )
 from models import (
+    BillingNews,
     BillingOrder,
     Case,
     Erasure,
@@ -82,7 +83,33 @@ def warn_purge(session: Session, settings: Settings, now: datetime) -> int:
         "once_key", "kind", "member_id", "locale", "to_address", "priority", "created_at", "due_at", "deadline_at",
     ]  # fmt: skip
     statement = insert(session, Message).from_select(columns, selected, include_defaults=False)
-    return change(session, statement.on_conflict_do_nothing(index_elements=["once_key"]))
+    again = _last_chances_anew(session, now)
+    return again + change(session, statement.on_conflict_do_nothing(index_elements=["once_key"]))
+
+
+def _last_chances_anew(session: Session, now: datetime) -> int:
+    """One that came back from an address the member no longer has, or was taken back with a return that is none, has
+    told nobody anything: it goes out as if it were new, and its days are counted from then."""
+    present = select(Member.email).where(Member.id == Message.member_id).scalar_subquery()
+    due = exists(
+        select(Member.id).where(
+            Member.id == Message.member_id,
+            Member.status == MemberStatus.LAPSED,
+            Member.lapsed_at <= Message.created_at,
+            Member.keep_until <= now + timedelta(days=LAST_CHANCE_DAYS),
+            Member.mail_state == MailState.GOOD,
+        )
+    )
+    return change(
+        session,
+        update(Message)
+        .where(
+            Message.kind == Kind.LAST_CHANCE,
+            Message.state.in_([MessageState.OBSOLETE, MessageState.BOUNCED]),
+            due,
+        )
+        .values(state=MessageState.QUEUED, attempts=0, created_at=now, due_at=now, sent_at=None, to_address=present),
+    )
 
 
 def purge(session: Session, settings: Settings, now: datetime, commit: Callable[[], None]) -> int:
@@ -211,11 +238,16 @@ def _purge_window(session: Session, settings: Settings, due: Any, now: datetime)
     chosen = select(Member.id).where(due).order_by(Member.id).limit(WINDOW)
     lock_members(session, chosen)
     # Only here do names pass through Python: the digest that keeps an import from raising them again is keyed.
-    doomed = session.execute(select(Member.id, Member.external_id).where(Member.id.in_(chosen))).all()
+    doomed = session.execute(
+        select(Member.id, Member.external_id, Member.billing_ref).where(Member.id.in_(chosen))
+    ).all()
     if not doomed:
         return 0
     ids = [row.id for row in doomed]
     theirs = Member.id.in_(ids)
+    refs = {row.billing_ref for row in doomed} | set(
+        session.scalars(select(BillingOrder.billing_ref).where(BillingOrder.member_id.in_(ids)))
+    )
     writing.put_purged(session, theirs, now)
     erased = change(session, update(Member)
         .where(theirs, due)
@@ -285,11 +317,12 @@ def _purge_window(session: Session, settings: Settings, due: Any, now: datetime)
                 name: None
                 for name in (
                     "billing_ref", "receipt", "read_back", "error", "price_minor", "currency", "billing_interval",
-                    "since",
+                    "since", "ended_before", "pay_at",
                 )
             }
         ),
     )  # fmt: skip
+    _forget_news(session, refs)
     change(
         session,
         insert(session, Event).from_select(
@@ -306,13 +339,35 @@ def _last_mail() -> Any:
     return and_(Message.kind == Kind.ERASED, Message.state.in_(UNSENT))
 
 
+def _forget_news(session: Session, refs: set[str | None]) -> None:
+    """What a provider sent word of is named by its reference; that of somebody who has one of these still stays."""
+    held = exists(select(Member.id).where(Member.billing_ref == BillingNews.billing_ref))
+    known = [ref for ref in refs if ref is not None]
+    change(session, delete(BillingNews).where(BillingNews.billing_ref.in_(known), ~held))
+
+
 def _forget_addresses(session: Session, now: datetime) -> None:
-    """A confirmation that could not be sent for a week is given up, and the address with it."""
+    """A confirmation that could not be sent for a week is given up, and the address with it.
+
+    One that came back is given up at once; and what a server said of it, which may name the address, goes in any case.
+    """
+    over = Message.state.in_([MessageState.SENT, MessageState.BOUNCED])
     change(
         session,
         update(Message)
-        .where(_last_mail(), Message.created_at < now - ADDRESS_KEPT_FOR)
-        .values(to_address=None, locale=None, state=MessageState.OBSOLETE, lease_token=None, lease_until=None),
+        .where(
+            Message.kind == Kind.ERASED,
+            or_(over, and_(_last_mail(), Message.created_at < now - ADDRESS_KEPT_FOR)),
+            or_(Message.to_address.is_not(None), Message.smtp_reply != ""),
+        )
+        .values(
+            to_address=None,
+            locale=None,
+            smtp_reply="",
+            state=when((over, Message.state), else_=MessageState.OBSOLETE),
+            lease_token=None,
+            lease_until=None,
+        ),
     )
 
 

@@ -150,7 +150,9 @@ def _repaired(
     if found.kind is Kind.FACTS_DIFFER:
         provider_news.apply(session, settings, there, now)
     else:
-        member = session.scalars(select(Member).where(Member.external_id == found.external_id).with_for_update()).one()
+        member = session.scalars(
+            select(Member).where(Member.external_id == found.external_id).with_for_update(key_share=True)
+        ).one()
         key = f"stop:found:{member.public_id}:{int(now.timestamp())}"
         done = orders.order(session, kind=OrderKind.STOP, key=key, member=member, now=now)
     commit()

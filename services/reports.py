@@ -263,15 +263,19 @@ def hold_sentence(reason_: str | None, facts: dict[str, Any]) -> str | None:
 
 def _next_step(settings: Settings, campaign: Campaign, deadline: datetime | None) -> str:
     day = "" if deadline is None else f"{dates.named_day(deadline, settings.zone):%-d %B %Y}"
+    silence_ends = settings.on_silence == "lapse"
     match campaign.state:
         case CampaignState.DRAFT:
-            return f"Approve it with `flask campaign approve {campaign.month}`; memberships would then end on {day}."
+            ending = "memberships would then end" if silence_ends else "whoever wants to end would then do so"
+            return f"Approve it with `flask campaign approve {campaign.month}`; {ending} on {day}."
         case CampaignState.HELD:
             return (
                 f"Look into the reason, then `flask campaign release {campaign.month}`"
                 f" or `flask campaign cancel {campaign.month}`."
             )
         case CampaignState.OPEN:
+            if not silence_ends:
+                return f"Nothing to do: who wants to end does so on {day}, and what nobody answers continues."
             return f"Nothing to do: what nobody confirms ends on {day}."
         case _:
             return "Nothing to do."

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
 
-from sqlalchemy import BigInteger, ColumnElement, String, and_, exists, func, literal, select, update
+from sqlalchemy import BigInteger, ColumnElement, String, and_, exists, func, literal, literal_column, select, update
 from sqlalchemy import case as when
 from sqlalchemy.orm import Session
 
@@ -102,7 +102,10 @@ def order(session: Session, settings: Settings, member_id: int, quoted: Quote, n
                 since=access_ended_at,
             )
         tried = session.scalar(
-            select(func.count()).where(BillingOrder.key.startswith(f"restart:{decision}", autoescape=True))
+            select(func.count()).where(
+                BillingOrder.member_id == member_id,
+                BillingOrder.key.startswith(f"restart:{decision}", autoescape=True),
+            )
         )
         billing.order(
             session,
@@ -166,9 +169,13 @@ def reverse_for_bounce(session: Session, settings: Settings, member: Member, add
 
 def returned_elsewhere(session: Session, settings: Settings, now: datetime) -> int:
     """A lapsed member for whom more has been paid since has come back at the service itself: active, not purged."""
-    paid_again = and_(Member.status == MemberStatus.LAPSED, Member.paid_through > Member.access_ends_at)
-    lock_members(session, select(Member.id).where(paid_again))
-    returned = select(Member.id).where(paid_again)
+    # A literal: the partial index over the lapsed knows them then.
+    lapsed = Member.status == literal_column("'lapsed'")
+    paid_again = select(Member.id).where(lapsed, Member.paid_through > Member.access_ends_at)
+    # Found once, and locked as they are: who pays while this runs is another file's, or another word's.
+    returned = session.scalars(paid_again.order_by(Member.id).with_for_update(key_share=True)).all()
+    if not returned:
+        return 0
     _take_back_mails(session, Message.member_id.in_(returned))
     # A stop that waits would stop what has just been paid; one that may have gone out is undone. One that is done came
     # before the payment.
@@ -226,7 +233,8 @@ def _reverse(session: Session, which: Any, becomes: CaseState, mail: Kind | None
         return 0
     ours = Case.batch == batch
     _activate(session, Member.id.in_(select(Case.member_id).where(ours)), now, subscription_status=_runs_again())
-    _take_back_stops(session, BillingOrder.case_id.in_(select(Case.id).where(ours)), now, done_too=True)
+    whose = BillingOrder.member_id.in_(select(Case.member_id).where(ours))
+    _take_back_stops(session, and_(whose, BillingOrder.case_id.in_(select(Case.id).where(ours))), now, done_too=True)
     _take_back_mails(session, Message.case_id.in_(select(Case.id).where(ours)))
     if mail is not None:
         outbox.put_for_cases(session, mail, outbox.case_key(mail, Case.generation), now, ours)

@@ -11,9 +11,25 @@ from sqlalchemy import and_, exists, or_, select, update
 from sqlalchemy import delete as remove
 from sqlalchemy.orm import Session
 
-from models import BillingOrder, ClockJump, JobRun, Message, change
-from services import billing, events
+from domain.links import LIFETIME
+from domain.outgoing import WAITS
+from models import (
+    ApiKey,
+    BillingNews,
+    BillingOrder,
+    BillingPace,
+    ClockJump,
+    EventEndpoint,
+    JobRun,
+    MagicLink,
+    MailPace,
+    Message,
+    OutgoingEvent,
+    change,
+)
+from services import billing, events, provider_news
 from services.mail import dispatch, recording
+from services.outgoing import sending
 
 SAME = timedelta(minutes=10)
 """Several processes on one machine notice one jump, each at its own next look: it is written down once. One that looks
@@ -69,9 +85,13 @@ def confirm(session: Session, now: datetime) -> int:
     for table, longest_lease, longest_wait in (
         (Message, dispatch.LEASE, recording.LONGEST_RETRY),
         (BillingOrder, billing.LEASE, billing.LONGEST_BACKOFF),
+        (BillingNews, provider_news.LEASE, billing.LONGEST_BACKOFF),
+        (OutgoingEvent, sending.LEASE, 2 * max(WAITS)),
     ):
         change(session, update(table).where(table.lease_until > now + longest_lease).values(lease_until=now))
         change(session, update(table).where(table.due_at > now + longest_wait).values(due_at=now))
+    _let_go_of_the_pace(session, now)
+    _end_links(session, now)
     # A job of the calendar that waited for this, and one whose lease or wait was written by the wrong clock.
     change(
         session,
@@ -83,3 +103,17 @@ def confirm(session: Session, now: datetime) -> int:
     change(session, remove(JobRun).where(or_(JobRun.due_at > now, JobRun.started_at > now)))
     events.record(session, "time_confirmed", now)
     return confirmed
+
+
+def _let_go_of_the_pace(session: Session, now: datetime) -> None:
+    """What says from when on the next mail, order, event or request may go: until then, none would."""
+    for table in (MailPace, BillingPace):
+        change(session, update(table).where(table.next_at > now).values(next_at=None))
+    change(session, update(EventEndpoint).where(EventEndpoint.paused_until > now).values(paused_until=None))
+    change(session, update(ApiKey).where(ApiKey.window_at > now).values(window_at=None))
+
+
+def _end_links(session: Session, now: datetime) -> None:
+    """Links that were asked for ahead of time would be good for long after it, and count against their address."""
+    ahead = and_(MagicLink.created_at > now, MagicLink.purpose.in_(list(LIFETIME)))
+    change(session, update(MagicLink).where(ahead).values(created_at=now, expires_at=now))

@@ -394,6 +394,7 @@ def _words(
 def hold_sentence(reason: str | None, facts: dict[str, Any]) -> str | None:
     """Why a campaign is held, in one sentence for operators; the facts are those of services/breaker.py."""
     values = {name: _figure(value) for name, value in facts.items()}
+    zone = installed().settings.zone
     match reason:
         case None:
             return None
@@ -414,14 +415,15 @@ def hold_sentence(reason: str | None, facts: dict[str, Any]) -> str | None:
         case HoldReason.FEED_SILENT:
             return _(
                 "No use has been recorded since %(day)s (%(days)s days): the use feed may have died.",
-                day=values["last_event_at"][:10],
+                day=str(local_day(datetime.fromisoformat(facts["last_event_at"]), zone)),
                 days=values["days"],
             )
         case HoldReason.FEED_INCOMPLETE:
             return _(
                 "The use feed %(source)s is complete only through %(complete_through)s, not to the deadline, and has"
                 " been waited for long enough.",
-                **values,
+                source=values["source"],
+                complete_through=date_and_time(datetime.fromisoformat(facts["complete_through"]), zone),
             )
         case HoldReason.RESTORED:
             return _("The database was restored from a backup: what happened since is not known here.")

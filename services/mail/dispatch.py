@@ -32,7 +32,7 @@ from sqlalchemy import (
 from sqlalchemy.orm import Bundle, Session, aliased
 
 from domain import dates
-from domain.lifecycle import CampaignState, MessageState, OrderKind
+from domain.lifecycle import CampaignState, MemberStatus, MessageState, OrderKind
 from domain.notices import NOTICES, PURGE_AFTER_NOTICE_DAYS, Kind
 from models import Campaign, Case, ClockJump, Member, Message, change
 from models.base import UTCDateTime, latest
@@ -211,9 +211,9 @@ def give_back(session: Session, claimed: list[Claimed]) -> None:
 
 
 def retire(session: Session, settings: Settings, now: datetime) -> int:
-    """Queued notices that may never go out become obsolete: their case is over, answered, or no longer as found.
+    """Queued mails that may never go out become obsolete: their case is over, answered, or no longer as found.
 
-    Those of a held campaign wait: they go out when it is released.
+    Those of a held campaign wait: they go out when it is released. The mails of an end that was taken back do not.
     """
     still = exists(
         select(Case.id)
@@ -227,10 +227,19 @@ def retire(session: Session, settings: Settings, now: datetime) -> int:
             _still_meant(),
         )
     )
+    moved = exists(select(Case.id).where(Case.id == Message.case_id, _day_is_still()))
+    ended = exists(select(Member.id).where(Member.id == Message.member_id, _is_over()))
     return change(
         session,
         update(Message)
-        .where(Message.state == MessageState.QUEUED, Message.kind.in_(NOTICES), ~still)
+        .where(
+            Message.state == MessageState.QUEUED,
+            or_(
+                and_(Message.kind.in_(NOTICES), ~still),
+                and_(Message.kind == Kind.DEADLINE_MOVED, ~moved),
+                and_(Message.kind.in_(sorted(links.COME_BACK)), ~ended),
+            ),
+        )
         .values(state=MessageState.OBSOLETE),
     )
 
@@ -265,6 +274,7 @@ def _may_go(settings: Settings) -> ColumnElement[bool]:
             Message.kind == Kind.DEADLINE_MOVED,
             Message.to_address == Member.email,
             Campaign.state == CampaignState.OPEN,
+            _day_is_still(),
         ),
         and_(
             facts_hold(settings),
@@ -275,7 +285,7 @@ def _may_go(settings: Settings) -> ColumnElement[bool]:
             ~exists(select(ClockJump.id).where(ClockJump.confirmed_at.is_(None))),
         ),
     )
-    return and_(may_go, confirmed)
+    return and_(may_go, confirmed, or_(Message.kind.not_in(sorted(links.COME_BACK)), _is_over()))
 
 
 def _still_meant() -> ColumnElement[bool]:
@@ -284,6 +294,16 @@ def _still_meant() -> ColumnElement[bool]:
         Message.kind == Kind.WARNING,
         and_(Message.deadline_at == Case.deadline_at, Case.reminders_declined_at.is_(None)),
     )
+
+
+def _day_is_still() -> ColumnElement[bool]:
+    """The case is asked, and this is its day."""
+    return and_(Case.closed_at.is_(None), Case.answer.is_(None), Message.deadline_at == Case.deadline_at)
+
+
+def _is_over() -> ColumnElement[bool]:
+    """The membership has ended, and not once more since this mail was written down: who has come back is not told."""
+    return and_(Member.status == MemberStatus.LAPSED, Member.lapsed_at <= Message.created_at)
 
 
 def _joined(*columns: Any) -> Select[Any]:

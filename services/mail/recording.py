@@ -49,13 +49,14 @@ def record_all(session: Session, settings: Settings, answered: Sequence[Answered
 
 def fail(session: Session, claimed: Claimed, reason: str, now: datetime) -> None:
     """The message cannot be rendered: it stays failed, with the reason, and stops no other."""
-    change(
+    ours = change(
         session,
         update(Message)
         .where(Message.id == claimed.id, Message.lease_token == claimed.lease_token)
         .values(state=MessageState.FAILED, lease_token=None, lease_until=None, smtp_reply=reason[:500]),
     )
-    _event(session, "mail_failed", claimed, now)
+    if ours:
+        _event(session, "mail_failed", claimed, now)
 
 
 _MESSAGE: Any = Message.__table__

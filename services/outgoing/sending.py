@@ -10,7 +10,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
-from sqlalchemy import and_, exists, func, or_, select, update
+from sqlalchemy import and_, exists, func, literal_column, or_, select, update
 from sqlalchemy.orm import Session, aliased
 
 from domain import outgoing, webhooks
@@ -90,6 +90,8 @@ def claim(session: Session, now: datetime, limit: int) -> list[Claimed]:
     due = (
         select(OutgoingEvent.id)
         .where(
+            # A literal: only then does SQLite see, too, that the partial index covers this.
+            literal_column("outgoing_event.state IN ('queued', 'sending')"),
             or_(
                 and_(OutgoingEvent.state == State.QUEUED, OutgoingEvent.due_at <= now),
                 and_(OutgoingEvent.state == State.SENDING, OutgoingEvent.lease_until <= now),

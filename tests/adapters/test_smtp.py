@@ -53,6 +53,12 @@ def test_an_accepted_mail_gives_the_reply_to_its_final_dot(smtp: SmtpCatcher) ->
     assert result == MailResult(accepted=True, code=250, reply="250 OK queued")
 
 
+def test_a_reply_is_one_line_of_printed_characters(smtp: SmtpCatcher) -> None:
+    """PostgreSQL stores no NUL: what cannot be recorded would be sent again and again."""
+    smtp.replies["gone@example.org"] = "550 5.1.1 no\x00such\x1b[31m user"
+    assert [result.reply for result in send(smtp, to("gone@example.org"))] == ["550 5.1.1 no such [31m user"]
+
+
 def test_the_headers_a_notice_needs_are_there_and_the_text_arrives_whole(smtp: SmtpCatcher) -> None:
     send(smtp, replace(MAIL, headers={**MAIL.headers, "X-Dormouse": "warning"}))
     message = smtp.mails[0].message

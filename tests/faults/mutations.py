@@ -87,7 +87,7 @@ MUTATIONS = [
     Mutation(
         "The month end does not lock its members",
         "services/closing.py",
-        "        .with_for_update()\n        .subquery()\n    )\n    furthest",
+        "        .with_for_update(key_share=True)\n        .subquery()\n    )\n    furthest",
         "        .subquery()\n    )\n    furthest",
         "tests/faults/test_overlap.py::test_scenario_25_a_payment_that_is_uncommitted_when_close_begins_is_waited_for",
         "postgresql",
@@ -274,8 +274,8 @@ MUTATIONS = [
     Mutation(
         "A purge leaves the replies of mail servers",
         "services/purging.py",
-        '            smtp_reply="",\n',
-        "",
+        '            magic_link_id=None,\n            smtp_reply="",\n',
+        "            magic_link_id=None,\n",
         "tests/services/test_scenarios.py::test_scenario_38_a_purge_leaves_nothing_of_the_person",
     ),
     Mutation(

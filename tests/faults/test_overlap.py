@@ -33,7 +33,21 @@ from models import (
     for_writing,
 )
 from models import Event as Happened
-from services import activity, check_in, closing, decisions, importing, purging, returning, settling, warning
+from services import (
+    activity,
+    campaigns,
+    cases,
+    check_in,
+    closing,
+    decisions,
+    ending,
+    importing,
+    magic_links,
+    purging,
+    returning,
+    settling,
+    warning,
+)
 from services.mail import bounces
 from settings import Settings
 from tests import factories
@@ -549,6 +563,157 @@ def test_scenario_18_an_answer_half_done_when_close_begins_is_finished_first(
     session.expire_all()
     assert (session.get_one(Member, member_id).status, session.get_one(Case, case_id).state) == ("active", "kept")
     assert closed.lapsed == 0  # type: ignore[attr-defined]
+
+
+def half_done(app: Flask, session: Session, first: Act, before: str, second: Act) -> list[object]:
+    """``first`` stops before its first statement that begins so, until ``second`` waits for it; what each gave."""
+    stopped, me = Event(), get_ident()
+
+    def pause(_c: object, _cursor: object, statement: str, *_more: object) -> None:
+        if get_ident() == me and statement.startswith(before) and not stopped.is_set():
+            stopped.set()
+            if db.engine.dialect.name == "postgresql":
+                eventually(lambda: other.done() or waits_for_a_lock(app))
+
+    def follow() -> object:
+        assert stopped.wait(60)
+        with app.app_context():
+            return second(db.session(), db.session.commit)
+
+    listen(db.engine, "before_cursor_execute", pause)
+    try:
+        with ThreadPoolExecutor(1) as threads:
+            other = threads.submit(follow)
+            found = first(session, session.commit)
+            return [found, outcome(other)]
+    finally:
+        remove(db.engine, "before_cursor_execute", pause)
+
+
+@pytest.mark.parametrize("act", ["cancel", "hold"])
+def test_an_answer_half_done_when_its_round_is_stopped_is_finished_first(
+    app: Flask, session: Session, settings: Settings, warned: Member, act: str
+) -> None:
+    """An answer's mail refers to the round, whose row is being changed: the two must not wait in a ring."""
+    case_id = case_of(session, warned).id
+    session.rollback()
+    stop = getattr(campaigns, act)
+    stopping = writing(lambda other: stop(other, settings, "2026-06", JULY_1))
+    _, stopped = half_done(app, session, answer(settings, case_id, Answer.KEEP), "INSERT INTO message", stopping)
+    session.expire_all()
+    assert isinstance(stopped, Campaign), stopped
+    assert (session.get_one(Case, case_id).state, session.get_one(Case, case_id).answer) == ("open", "keep")
+
+
+def test_mail_that_is_written_down_for_many_does_not_wait_for_who_is_just_answering(
+    app: Flask, session: Session, settings: Settings, warned: Member
+) -> None:
+    """Neither for the member nor for the case, of which a reminder, say, is about to be written down."""
+    case = case_of(session, warned)
+    case_id, member_id = case.id, warned.id
+    session.rollback()
+
+    def write(other: Session) -> None:
+        if db.engine.dialect.name == "postgresql":
+            other.execute(text("SET LOCAL lock_timeout = '5s'"))
+        message = Message(
+            once_key="x", kind="reminder", member_id=member_id, case_id=case_id, priority=5, created_at=NOW, due_at=NOW
+        )
+        other.add(message)
+
+    cases.lock(session, member_id)
+    assert cases.live_case(session, member_id) is not None
+    with ThreadPoolExecutor(1) as threads:
+
+        def run() -> object:
+            with app.app_context():
+                return writing(write)(db.session(), db.session.commit)
+
+        assert outcome(threads.submit(run)) is None
+    session.rollback()
+
+
+def test_an_end_of_ones_own_while_the_draft_is_being_made_is_an_answer_to_it(
+    app: Flask, session: Session, settings: Settings, clock: FrozenClock
+) -> None:
+    member = factories.dormant(session)
+    factories.live_feed(session, NOW)
+    session.commit()
+    member_id = member.id
+    session.rollback()
+    drafting = writing(lambda other: campaigns.draft(other, settings, "2026-06", NOW))
+    ending = writing(lambda other: decisions.end_membership(other, settings, member_id, Through.ACCOUNT, NOW))
+    drafted, ended = one_open_as_the_other_begins(app, drafting, ending)
+    assert isinstance(drafted, Campaign), drafted
+    assert isinstance(ended, Case), ended
+    [case] = session.scalars(select(Case)).all()
+    assert (case.answer, case.campaign_id is not None) == ("lapse", True)
+
+
+def test_scenario_42_two_who_draft_at_once_get_the_same_round(
+    app: Flask, session: Session, settings: Settings, clock: FrozenClock
+) -> None:
+    factories.dormant(session)
+    factories.live_feed(session, NOW)
+    session.commit()
+
+    def draft(other: Session) -> int:
+        return campaigns.draft(other, settings, "2026-06", NOW).id
+
+    first, second = one_open_as_the_other_begins(app, writing(draft), writing(draft))
+    assert first == second
+    assert session.scalar(select(func.count()).select_from(Case)) == 1
+
+
+@pytest.mark.parametrize("asked_for", ["to sign in", "to end"])
+def test_scenario_38_a_mail_asked_for_while_a_purge_runs_keeps_no_address(
+    app: Flask, session: Session, settings: Settings, clock: FrozenClock, asked_for: str
+) -> None:
+    factories.lapsed(session, email="mia@example.org", mail_state="bounced")
+    session.commit()
+    now = at("2027-03-01 06:00")
+
+    def ask(other: Session) -> None:
+        if asked_for == "to sign in":
+            magic_links.request_sign_in(other, settings, "mia@example.org", "192.0.2.1", now)
+        else:
+            ending.request_end(other, settings, "Somebody", "mia@example.org", "192.0.2.1", now)
+
+    def purge(other: Session, commit: Commit) -> object:
+        return purging.purge(other, settings, now, commit)
+
+    purged, mailed = one_open_as_the_other_begins(app, purge, writing(ask), has_decided)
+    assert (purged, mailed) == (1, None)
+    assert session.scalars(select(Message.to_address)).all() == []
+
+
+def test_who_pays_elsewhere_while_others_return_is_left_to_whoever_heard_of_it(
+    app: Flask, session: Session, settings: Settings, clock: FrozenClock
+) -> None:
+    """Found once and locked: nobody becomes active by a statement whose sisters did not see them."""
+    first, second = factories.lapsed(session, paid_through=at("2026-06-20")), factories.lapsed(session)
+    session.commit()
+    second_id, me, paid = second.id, get_ident(), Event()
+    session.rollback()
+
+    def pay(_c: object, _cursor: object, statement: str, *_more: object) -> None:
+        if get_ident() == me and statement.startswith("INSERT INTO event") and not paid.is_set():
+            paid.set()
+            if db.engine.dialect.name == "postgresql":
+                with db.engine.begin() as connection:
+                    connection.execute(
+                        update(Member).where(Member.id == second_id).values(paid_through=at("2026-06-20"))
+                    )
+
+    listen(db.engine, "before_cursor_execute", pay)
+    try:
+        for_writing(session)
+        returned = returning.returned_elsewhere(session, settings, NOW)
+        session.commit()
+    finally:
+        remove(db.engine, "before_cursor_execute", pay)
+    assert (returned, session.scalar(select(func.count()).where(Happened.code == "returned_elsewhere"))) == (1, 1)
+    assert (first.status, second.status) == ("active", "lapsed")
 
 
 def test_scenario_18_hundreds_answer_and_use_it_while_close_runs(

@@ -18,10 +18,12 @@ from sqlalchemy.orm import Session
 from app import create_app
 from benchmarks import databases
 from benchmarks.databases import Database
+from domain.ports import Subscription
 from models import Case, Member, Message, db, for_writing
-from services import campaigns, closing, warning
+from services import campaigns, closing, provider_news, returning, warning
 from services.installation import installed
 from services.mail import dispatch
+from services.outgoing import sending
 from settings import Settings
 from tests import factories
 from tests.conftest import make_settings
@@ -36,11 +38,11 @@ Statements = list[tuple[str, Any]]
 
 
 @pytest.fixture(params=["sqlite", "postgresql"])
-def make_database(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Callable[[int], Database]]:
-    """``make_database(dormant)``: a database of 20,000 members of whom so many are dormant."""
+def make_database(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Callable[..., Database]]:
+    """``make_database(dormant)``: a database of 20,000 members, or so many, of whom so many are dormant."""
     with ExitStack() as stack:
 
-        def make(dormant: int) -> Database:
+        def make(dormant: int, members: int = MEMBERS) -> Database:
             if request.param == "sqlite":
                 path = tmp_path / f"{dormant}-{len(list(tmp_path.iterdir()))}.db"
                 path.write_bytes(request.getfixturevalue("sqlite_template").read_bytes())
@@ -48,7 +50,7 @@ def make_database(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Ca
             else:
                 url = stack.enter_context(request.getfixturevalue("postgres_lender").one())
             database = Database(url, tmp_path)
-            databases.fill(database, MEMBERS, dormant)
+            databases.fill(database, members, dormant)
             return database
 
         yield make
@@ -240,3 +242,38 @@ def test_what_meets_large_tables_goes_by_their_indexes(
         assert "ix_message_case_id" in everything
         for table in ("member", "member_case", "message"):
             assert not reads_all_of(table, everything), everything
+
+
+def test_what_is_asked_again_and_again_goes_by_an_index(make_database: Callable[..., Database]) -> None:
+    """By a provider's word, by each come-back, by each tick, by each link that is deleted."""
+    database = make_database(10, 4_000)
+    long_ago = database.instant(at("2025-06-03"))
+    database.run(
+        "INSERT INTO billing_order (key, member_id, kind, created_at, due_at, state, done_at)"
+        f" SELECT 'stop:' || id, id, 'stop', {long_ago}, {long_ago}, 'done', {long_ago} FROM member",
+        "INSERT INTO outgoing_event (type, at, member_id, due_at, state, done_at)"
+        f" SELECT 'member.kept', {long_ago}, id, {long_ago}, 'done', {long_ago} FROM member",
+        "INSERT INTO message (once_key, kind, member_id, to_address, priority, created_at, due_at, state, sent_at,"
+        " smtp_reply) SELECT 'welcome_back:' || id, 'welcome_back', id, email, 2, joined_at, joined_at, 'sent',"
+        " joined_at, '250 ok' FROM member",
+        f"UPDATE member SET status = 'lapsed', lapsed_at = {long_ago}, access_ends_at = {long_ago},"
+        f" keep_until = {database.instant(at('2026-12-31'))} WHERE id = (SELECT min(id) FROM member)",
+    )
+    database.tidy()
+    with serving(database) as (session, settings):
+        found = Subscription("sub_4711", "active")
+        heard = plans(session, lambda: provider_news.apply(session, settings, found, JUNE), "FROM member")
+        assert not reads_all_of("member", heard), heard
+
+        lapsed = session.scalars(select(Member).where(Member.status == "lapsed")).one()
+        quoted = returning.quote(lapsed, settings, JUNE)
+        back = plans(session, lambda: returning.order(session, settings, lapsed.id, quoted, JUNE), "LIKE")
+        assert not reads_all_of("billing_order", back), back
+
+        sent = plans(session, lambda: sending.claim(session, JUNE, 8), "WITH due")
+        assert not reads_all_of("outgoing_event", sent), sent
+
+        # What a foreign key asks of this table before a link may go.
+        of_a_link = select(Message.id).where(Message.magic_link_id == 1)
+        deleted = plans(session, lambda: session.execute(of_a_link).all(), "magic_link_id")
+        assert not reads_all_of("message", deleted), deleted

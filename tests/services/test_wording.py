@@ -152,7 +152,7 @@ class TestWords:
         figures = {
             "concerned": 1218, "paying": 2357, "percent": 51.7, "limit": 2.0, "last_percent": 0.5,
             "last_month": "2026-05", "last_event_at": "2026-05-30T10:00:00+00:00", "days": 4.0,
-            "source": "plays", "complete_through": "2026-06-29", "refused": 60, "tried": 1000,
+            "source": "plays", "complete_through": "2026-06-29T10:00:00+00:00", "refused": 60, "tried": 1000,
         }  # fmt: skip
         with wording.in_language("en"):
             english = wording.hold_sentence(reason, figures)
