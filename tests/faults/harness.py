@@ -88,6 +88,9 @@ class Site:
             public_url=f"http://127.0.0.1:{self.port}",
             **changes,
         )
+        self._changes = {
+            name.upper(): ",".join(value) if isinstance(value, tuple) else str(value) for name, value in changes.items()
+        }
         self.app: Flask = create_app(self.settings, Ports(clock=self.clock))
         self.app.testing = True
         self._killed_from_outside = 0
@@ -171,6 +174,7 @@ class Site:
                     "on_silence",
                 )
             },
+            **self._changes,
             "SCHEDULER": "off",
         }  # fmt: skip
 
@@ -191,7 +195,7 @@ class Site:
         kills, at = 0, first
         while self.job(name, die_at=at) == KILLED:
             kills, at = kills + 1, at + stride
-            if name in ("deliver", "settle-billing"):
+            if name in ("deliver", "settle-billing", "send-events"):
                 self.wait_for_leases()
         return kills
 

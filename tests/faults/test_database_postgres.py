@@ -160,8 +160,8 @@ def test_a_deadlock_is_told_to_nobody_and_the_close_begins_anew(
 ) -> None:
     """A stranger's transaction locks the last member of a window first and the first one last: a true deadlock."""
     with psycopg.connect(driver_url(database_url), autocommit=True) as admin:
-        # Whose patience ends first is the one that is told to begin anew: ours, here. It looks for a deadlock once, when
-        # its patience ends: by then the stranger has to wait for it, also on a machine with much else to do.
+        # Whose patience ends first is the one that is told to begin anew: ours, here. It looks for a deadlock once,
+        # when its patience ends: by then the stranger has to wait for it, also on a machine with much else to do.
         admin.execute(f"ALTER DATABASE {admin.info.dbname} SET deadlock_timeout = '2s'")  # type: ignore[call-overload]
     _forget_connections(app)
     caplog.set_level("INFO", logger="dormouse.jobs")

@@ -10,12 +10,15 @@ from subprocess import Popen
 from sqlalchemy import select, update
 
 from domain.lifecycle import Answer, Through
-from models import Case, JobRun, Member, Message
+from models import Case, JobRun, Member, Message, OutgoingEvent
 from services import decisions, returning
+from services.outgoing import sending
 from tests import factories
+from tests.doubles import WebhookCatcher
 from tests.factories import at
 from tests.faults import figures
 from tests.faults.harness import KILLED, PATIENCE, Deadly, Site, Visitor, check, eventually
+from tests.services.being_told import ACKNOWLEDGED, NEW
 
 ASKED = at("2026-06-03 10:00")
 DEAD = "no-such-mailbox@example.org"
@@ -129,6 +132,38 @@ def test_every_job_killed_in_the_middle_of_its_work_goes_on_where_it_was(site: S
     assert sorted(filter(None, left)) == ["dead", "keeps", "returns", "undoes", "uses", "uses it"]
     assert purged == [None] * len(LAPSED)
     assert site.kills >= (80 if long else 5)
+
+
+def test_telling_the_service_killed_in_the_middle_tells_it_everything_in_order(
+    database_url: str, tmp_path: Path, smtp: Deadly, hooked: WebhookCatcher, long: bool
+) -> None:
+    """What was on its way when the process died comes again, under the id it had; nothing is left out or overtaken."""
+    telling = {"events_url": hooked.url, "events_secret": (NEW,), "webhook_networks": ("127.0.0.1/32",)}
+    site = Site(database_url, tmp_path, smtp, ASKED, **telling)
+    hooked.answers = ACKNOWLEDGED
+    site.run("send-events")
+    begin(site)
+    site.run("draft-campaign", "deliver")
+    answers(site)
+    site.travel(at("2026-07-01 02:00"))
+    feed(site)
+    site.run("close", "settle-billing")
+    site.job_killed("send-events", *((1, 1) if long else (4, 7)))
+    arrived = [call.headers["webhook-id"].removeprefix("evt_") for call in hooked.calls]
+    with site.session() as session:
+        told = session.execute(
+            select(OutgoingEvent.public_id, OutgoingEvent.member_id, OutgoingEvent.state).order_by(OutgoingEvent.id)
+        ).all()
+    site.close()
+    assert len(told) > 15
+    assert {state for *_, state in told} == {"done"}
+    assert sorted(set(arrived)) == sorted(one for one, *_ in told)
+    assert site.kills >= 2
+    assert len(arrived) - len(told) <= site.kills * sending.AT_ONCE
+    first = list(dict.fromkeys(arrived))
+    for member_id in {who for _, who, _ in told}:
+        of_one = [one for one, who, _ in told if who == member_id]
+        assert [one for one in first if one in of_one] == of_one
 
 
 def test_the_scheduler_killed_while_the_server_has_a_mail_and_has_not_said_so(site: Site, long: bool) -> None:
