@@ -54,14 +54,31 @@ def init_app(app: Flask) -> None:
 
 
 class SessionsOfPages(SecureCookieSessionInterface):
-    """Sessions as Flask keeps them, for pages: a program has none, whatever cookie it sends, and gets none."""
+    """Sessions as Flask keeps them, for pages: a program has none, whatever cookie it sends, and gets none.
+
+    Nor does a form begin one that another site has posted: no cookie came with it, and a new one would take the place
+    of the one that the browser has, and sign out whoever is signed in. Only signing in itself may (auth/service.py).
+    """
 
     def open_session(self, app: Flask, request: Request) -> SecureCookieSession | None:
         return self.session_class() if problems.wanted(request) else super().open_session(app, request)
 
     def save_session(self, app: Flask, session: SessionMixin, response: Response) -> None:
-        if not problems.wanted():
-            super().save_session(app, session, response)
+        if problems.wanted() or (_posted_elsewhere(request) and "_user_id" not in session):
+            return
+        super().save_session(app, session, response)
+
+
+def _posted_elsewhere(request: Request) -> bool:
+    """Whether the browser says that a page of another site has sent this; where it says nothing it is our own."""
+    if request.method in ("GET", "HEAD", "OPTIONS"):
+        return False
+    site = request.headers.get("Sec-Fetch-Site")
+    if site is not None:
+        return site == "cross-site"
+    # Browsers say nothing of the site over plain HTTP. Of a frame that is shut in they name no origin but "null".
+    origin = request.headers.get("Origin")
+    return origin is not None and origin.casefold() != request.host_url.rstrip("/").casefold()
 
 
 class PublicAddress:

@@ -19,6 +19,7 @@ from models.member import Member
 from models.message import MailPace, Message
 from models.outgoing import EventEndpoint, OutgoingEvent
 from models.running import ClockJump, Erasure, JobRun, Operator, UsedAssertion, UseFeed
+from models.sign_in import SignIn
 
 __all__ = [
     "ApiKey",
@@ -46,6 +47,7 @@ __all__ = [
     "OutgoingEvent",
     "Profile",
     "SavedList",
+    "SignIn",
     "UseFeed",
     "UsedAssertion",
     "change",

@@ -14,8 +14,9 @@ from sqlalchemy.orm import Session
 
 from domain import dates
 from domain.lifecycle import OrderKind, OrderState
-from models import BillingOrder, Event, ListItem, Member, Profile, SavedList
-from services import evidence
+from models import BillingOrder, Event, ListItem, Member, Profile, SavedList, SignIn
+from models.base import UTCDateTime
+from services import evidence, sign_ins
 from services.billing import UNSETTLED
 from services.together import Together
 from settings import Settings
@@ -81,6 +82,8 @@ class OnRecord:
     history: list[Happening]
     unconfirmed: frozenset[str]
     """Kinds of billing orders that the payment provider has not confirmed yet."""
+    sign_ins: list[tuple[str, str, datetime]]
+    """Where the member is signed in, the latest first: public_id, kind of device, since when."""
 
 
 def _questions(**more: Any) -> Together:
@@ -108,8 +111,10 @@ EVERYTHING_SHOWN = _questions(
     orders=select(BillingOrder.kind).where(
         BillingOrder.member_id == bindparam("member_id"), BillingOrder.state.in_(UNSETTLED)
     ),
+    sign_ins=select(SignIn.id, SignIn.public_id, SignIn.device, SignIn.at).where(
+        SignIn.member_id == bindparam("member_id"), SignIn.at > bindparam("since", type_=UTCDateTime())
+    ),
 )
-
 
 COMING_BACK = _questions(
     tries=select(BillingOrder.id, BillingOrder.state, BillingOrder.pay_at, BillingOrder.ended_before).where(
@@ -125,12 +130,20 @@ class Declined:
     pay_at: str | None
 
 
-def on_record(session: Session, member_id: int) -> OnRecord:
+def on_record(session: Session, member_id: int, now: datetime) -> OnRecord:
     """What the page of a membership shows beside its facts; one query."""
-    found = EVERYTHING_SHOWN.fetch(session, member_id=member_id)
+    found = EVERYTHING_SHOWN.fetch(session, member_id=member_id, since=now - sign_ins.LASTS)
     latest = sorted(found["events"], key=attrgetter("at", "id"), reverse=True)
     history = [Happening(event.at, event.code, event.detail) for event in latest]
-    return OnRecord(_library(found), history, frozenset(order.kind for order in found["orders"]))
+    return OnRecord(
+        library=_library(found),
+        history=history,
+        unconfirmed=frozenset(order.kind for order in found["orders"]),
+        sign_ins=[
+            (one.public_id, one.device, one.at)
+            for one in sorted(found["sign_ins"], key=attrgetter("at", "id"), reverse=True)
+        ],
+    )
 
 
 def waiting(session: Session, member: Member) -> tuple[list[ProfileAtAGlance], Declined | None]:
@@ -169,7 +182,7 @@ def everything(session: Session, settings: Settings, member: Member, now: dateti
         "billing_interval": member.billing_interval,
         "subscription_status": member.subscription_status,
         "paid_through": None if member.paid_through is None else member.paid_through.isoformat(),
-        **evidence.member_evidence(session, settings, member, now),
+        **evidence.member_evidence(session, settings, member, now, to_themselves=True),
     }
 
 

@@ -8,7 +8,7 @@ from sqlalchemy import bindparam, select
 from sqlalchemy.orm import Session
 
 from domain import policy
-from models import BillingOrder, Campaign, Case, Event, ListItem, Member, Message, Profile, SavedList
+from models import BillingOrder, Campaign, Case, Event, ListItem, Member, Message, Profile, SavedList, SignIn
 from services import library
 from services.cases import word_of
 from services.together import Together
@@ -40,6 +40,7 @@ def _of_a_member() -> Together:
         messages=select(Message.id, *_columns(Message, MESSAGE)).where(Message.member_id == member_id),
         orders=select(BillingOrder.id, *_columns(BillingOrder, ORDER)).where(BillingOrder.member_id == member_id),
         events=select(Event.id, *_columns(Event, EVENT)).where(Event.member_id == member_id),
+        sign_ins=select(SignIn.id, *_columns(SignIn, SIGN_IN)).where(SignIn.member_id == member_id),
         profiles=select(*library.PROFILES).where(Profile.member_id == member_id),
         lists=select(*library.LISTS).where(SavedList.member_id == member_id),
         items=select(*library.ITEMS).where(ListItem.member_id == member_id),
@@ -54,13 +55,16 @@ CASE = ("month", "state", "rule", "answer", "warned_at", "deadline_at", "answere
 MESSAGE = ("kind", "state", "due_at", "sent_at", "attempts", "message_id", "smtp_reply")
 ORDER = ("kind", "state", "created_at", "due_at", "done_at", "attempts", "receipt", "error")
 EVENT = ("at", "code", "detail")
+SIGN_IN = ("device", "at")
 OF_A_MEMBER = _of_a_member()
 
 
-def member_evidence(session: Session, settings: Settings, member: Member, now: datetime) -> dict[str, Any]:
+def member_evidence(
+    session: Session, settings: Settings, member: Member, now: datetime, *, to_themselves: bool = False
+) -> dict[str, Any]:
     """The object of `members show --json` (design section 6), by one query.
 
-    Instants are ISO 8601 in UTC; ``reason`` is a code.
+    Instants are ISO 8601 in UTC; ``reason`` is a code. Only the member is told of their devices.
     """
     decision = policy.assess(member.facts, settings.policy, now)
     found = OF_A_MEMBER.fetch(session, member_id=member.id)
@@ -82,6 +86,7 @@ def member_evidence(session: Session, settings: Settings, member: Member, now: d
         "billing_orders": _in_order(found["orders"], ORDER),
         "events": _in_order(found["events"], EVENT),
         "library": {"external_id": member.external_id, "profiles": profiles.get(member.id, [])},
+        **({"sign_ins": _in_order(found["sign_ins"], SIGN_IN)} if to_themselves else {}),
     }
 
 

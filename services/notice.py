@@ -10,7 +10,7 @@ from datetime import date, datetime
 from enum import StrEnum
 from typing import Any
 
-from sqlalchemy import ColumnElement, Row, exists, select
+from sqlalchemy import ColumnElement, Row, and_, bindparam, exists, select
 from sqlalchemy.orm import Session, aliased
 
 from domain import dates
@@ -134,7 +134,7 @@ def notice_by_id(session: Session, settings: Settings, external_id: str, now: da
 
 def notice_of(session: Session, settings: Settings, member_id: int, now: datetime) -> Notice | None:
     """The same, of a member who has not been loaded."""
-    row = session.execute(_cases(settings).where(Case.member_id == member_id, Case.closed_at.is_(None))).one_or_none()
+    row = session.execute(_cases(settings, LIVE), {"member_id": member_id}).one_or_none()
     if row is None:
         return None
     seen = _standing(row, settings, now)
@@ -157,24 +157,36 @@ def notice_of(session: Session, settings: Settings, member_id: int, now: datetim
     )
 
 
-def standing(session: Session, settings: Settings, which: ColumnElement[bool], now: datetime) -> Standing | None:
-    """The standing of the case that ``which`` names, None where there is none; one query."""
-    row = session.execute(_cases(settings).where(which)).one_or_none()
+def standing(
+    session: Session, settings: Settings, which: ColumnElement[bool], now: datetime, **values: Any
+) -> Standing | None:
+    """The standing of the case that ``which`` names, None where there is none; one query.
+
+    ``values`` are those of ``LIVE`` and ``BY_LINK``, which pages go by.
+    """
+    row = session.execute(_cases(settings, which), values).one_or_none()
     return None if row is None else _standing(row, settings, now)
 
 
-_MADE: dict[tuple[str, ...], Any] = {}
+LIVE: ColumnElement[bool] = and_(Case.member_id == bindparam("member_id"), Case.closed_at.is_(None))
+BY_LINK: ColumnElement[bool] = and_(
+    Case.public_id == bindparam("public_id"), Case.address_generation == bindparam("generation")
+)
+_MADE: dict[tuple[str, tuple[str, ...]], Any] = {}
 
 
-def _cases(settings: Settings) -> Any:
+def _cases(settings: Settings, which: ColumnElement[bool]) -> Any:
     """The statement of both readers. Putting it together takes as long as half a page, so that is done once."""
-    made = _MADE.get(settings.exempt_plans)
-    if made is None:
-        made = _MADE[settings.exempt_plans] = _made(settings)
-    return made
+    name = "live" if which is LIVE else "by_link" if which is BY_LINK else None
+    if name is None:
+        return _put_together(settings).where(which)
+    key = name, settings.exempt_plans
+    if key not in _MADE:
+        _MADE[key] = _put_together(settings).where(which)
+    return _MADE[key]
 
 
-def _made(settings: Settings) -> Any:
+def _put_together(settings: Settings) -> Any:
     other = aliased(Case)
     again = exists().where(other.member_id == Case.member_id, other.id != Case.id, other.closed_at.is_(None))
     return (

@@ -43,12 +43,13 @@ from models import (
     Message,
     Profile,
     SavedList,
+    SignIn,
     change,
     for_writing,
     insert,
 )
 from models.base import UTCDateTime
-from services import billing, erasure_log, events, outbox
+from services import billing, erasure_log, events, outbox, sign_ins
 from services.cases import live_case, lock, lock_members
 from services.decisions import is_billed
 from services.erasure import digests
@@ -124,6 +125,7 @@ def purge(session: Session, settings: Settings, now: datetime, commit: Callable[
         purged += count
     for_writing(session)
     _forget_addresses(session, now)
+    sign_ins.forget(session, now)
     committed = erasure_log.missing(session, settings)
     commit()
     erasure_log.write_down(settings, committed)
@@ -169,8 +171,8 @@ def erase(session: Session, settings: Settings, member_id: int, now: datetime) -
     member.status = MemberStatus.ENDED
     member.lapsed_at = member.access_ends_at = member.keep_until = None
     member.erase_requested_at = now
-    member.session_generation += 1
     session.flush()
+    sign_ins.end_all(session, member_id)
     events.record(session, "erasure_requested", now, member_id=member_id)
     return bool(_purge_window(session, settings, and_(Member.id == member_id, _asked_for_it()), now))
 
@@ -295,6 +297,7 @@ def _purge_window(session: Session, settings: Settings, due: Any, now: datetime)
         ),
     )
     change(session, delete(MagicLink).where(MagicLink.member_id.in_(ids)))
+    change(session, delete(SignIn).where(SignIn.member_id.in_(ids)))
     change(session, update(Case)
         .where(Case.member_id.in_(ids))
         .values(

@@ -17,7 +17,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
 
-from sqlalchemy import func, select, update
+from sqlalchemy import delete, func, select, update
 from sqlalchemy.orm import Session
 
 from domain.dates import month_of
@@ -31,7 +31,7 @@ from domain.lifecycle import (
 )
 from domain.links import Purpose
 from domain.notices import Kind
-from models import BillingOrder, Case, Erasure, JobRun, MagicLink, Member, Message, Operator, change, insert
+from models import BillingOrder, Case, Erasure, JobRun, MagicLink, Member, Message, Operator, SignIn, change, insert
 from services import billing, breaker, campaigns, erasure, events, purging
 from settings import Settings
 
@@ -184,6 +184,7 @@ def _hold_back_mail(session: Session, done: Restored) -> None:
 
 
 def _end_sessions(session: Session, now: datetime) -> None:
+    change(session, delete(SignIn))
     change(
         session,
         update(MagicLink)

@@ -13,9 +13,11 @@ from zipfile import ZIP_DEFLATED, ZipFile, ZipInfo
 from flask import Response, render_template
 from flask_babel import lazy_gettext
 
-from blueprints.account.history import in_words
+from blueprints.account import devices
+from blueprints.account.history import SENT, in_words
 from blueprints.language import NAMES
-from domain.lifecycle import OrderKind
+from domain.lifecycle import MessageState, OrderKind
+from domain.notices import Kind
 from domain.policy import SubscriptionStatus, assess
 from models import Member
 from services import wording
@@ -83,6 +85,12 @@ def page(
             for order in evidence["billing_orders"]
         ],
         history=in_words(history),
+        mails=[
+            (day(mail["sent_at"]), SENT[Kind(mail["kind"])], mail["state"] == MessageState.BOUNCED)
+            for mail in evidence["messages"]
+            if mail["sent_at"] is not None and mail["kind"] in SENT
+        ],
+        devices=[(devices.in_words(one["device"]), day(one["at"])) for one in evidence["sign_ins"]],
         day=day,
         last_day=lambda bound: wording.last_day_short(bound, zone),
         zone=settings.service_timezone,

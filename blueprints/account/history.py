@@ -55,6 +55,14 @@ MAILED = {
     Kind.WELCOME_BACK: lazy_gettext("We confirmed your return by e-mail."),
     Kind.LAST_CHANCE: lazy_gettext("We told you by e-mail until when your data is saved."),
 }
+SENT = MAILED | {
+    Kind.SIGN_IN: lazy_gettext("We sent you a link to sign in."),
+    Kind.ERASE_CONFIRM: lazy_gettext("We asked you by e-mail to confirm that your data is to be deleted for good."),
+    Kind.NEW_ADDRESS: lazy_gettext("We sent a link to a new address, to confirm it."),
+    Kind.ADDRESS_CHANGED: lazy_gettext("We told the earlier address that mails now go to a new one."),
+    Kind.ERASED: lazy_gettext("We confirmed by e-mail that your data is deleted for good."),
+}
+"""Every mail there is to a member: the history tells those of this programme, the download all."""
 NOT_DELIVERED = lazy_gettext("A mail to you could not be delivered.")
 
 

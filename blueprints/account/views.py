@@ -7,6 +7,7 @@ from flask_babel import gettext
 from flask_login import current_user, login_required, logout_user
 from werkzeug.wrappers import Response
 
+from blueprints.account import devices
 from blueprints.account.export import page, zipped
 from blueprints.account.history import in_words
 from domain.errors import Refused
@@ -25,7 +26,7 @@ blueprint = Blueprint("account", __name__)
 def show() -> str:
     here = installed()
     zone, member = here.settings.zone, current_user.member
-    on_record = account.on_record(db.session(), member.id)
+    on_record = account.on_record(db.session(), member.id, here.clock.now())
     return render_template(
         "account/show.html",
         member=member,
@@ -37,6 +38,10 @@ def show() -> str:
         still_access=member.access_ends_at is not None and member.access_ends_at > here.clock.now(),
         unconfirmed=on_record.unconfirmed,
         library=on_record.library,
+        devices=[
+            devices.SignedIn(id, devices.in_words(device), at, here=id == session.get("device"))
+            for id, device, at in on_record.sign_ins
+        ],
         history=in_words(on_record.history),
         has_ended=any(event.code == "case_closed" and event.detail == CaseState.LAPSED for event in on_record.history),
         date=lambda instant: wording.short_date(instant, zone),

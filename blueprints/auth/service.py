@@ -66,8 +66,8 @@ def _take(token: str, to: str | None) -> Response | tuple[str, int]:
 def _refused(why: str) -> tuple[str, int]:
     """``why`` is for whoever builds the service; a member is shown the way on.
 
-    With a form that another site has posted comes no cookie. A page with a form of ours would begin a session, and
-    sign out whoever is signed in here.
+    With a form that another site has posted comes no cookie, and it begins no session: a form of ours would carry a
+    token that belongs to none.
     """
     by_form = request.method == "POST" and request.endpoint == "auth.from_service"
     return render_template("auth/not_from_service.html", why=why, came_by_form=by_form), 403

@@ -1,4 +1,4 @@
-"""Who is signed in: a permanent session that names a membership and its session generation, and nothing else."""
+"""Who is signed in: a permanent session that names a membership, its session generation, and the row of this device."""
 
 import re
 
@@ -8,8 +8,11 @@ from sqlalchemy import bindparam, func
 from werkzeug.wrappers import Response
 
 from blueprints.auth.paths import to_sign_in
+from domain.devices import device_of
 from domain.lifecycle import MemberStatus
-from models import Case, Member, db
+from models import Case, Member, SignIn, db
+from services import sign_ins
+from services.installation import installed
 
 login_manager = LoginManager()
 # The session is signed, HttpOnly and bound to a generation; phones change their address all day.
@@ -45,6 +48,13 @@ WHO = db.select(Member, ASKED).where(
     Member.status != MemberStatus.PURGED,
 )
 """Made once: every page of whoever is signed in begins with it."""
+ON_THIS_DEVICE = WHO.where(
+    db.exists().where(
+        SignIn.public_id == bindparam("device"), SignIn.member_id == Member.id, SignIn.at > bindparam("since")
+    )
+)
+DEVICE = "device"
+"""What the session calls the row of this device."""
 
 
 @login_manager.user_loader
@@ -54,7 +64,14 @@ def _load(named: str) -> SignedIn | None:
         return None
     public_id, generation = known.groups()
     began = db.session().in_transaction()
-    found = db.session.execute(WHO, {"public_id": public_id, "generation": int(generation)}).one_or_none()
+    named_so = {"public_id": public_id, "generation": int(generation)}
+    device = session.get(DEVICE)
+    if device is None:
+        # A session from before devices were noted: it lasts until its cookie ends, or everything is signed out.
+        found = db.session.execute(WHO, named_so).one_or_none()
+    else:
+        since = installed().clock.now() - sign_ins.LASTS
+        found = db.session.execute(ON_THIS_DEVICE, {**named_so, "device": device, "since": since}).one_or_none()
     if not began and request.method not in ("GET", "HEAD", "OPTIONS"):
         # A page that writes takes its lock before its first query, so it must not find this one open.
         if found is not None:
@@ -69,10 +86,24 @@ def _ask_to_sign_in() -> Response:
 
 
 def sign_in_as(member: Member) -> None:
-    """Begin a session from nothing, so that nothing of an earlier visitor's is left in it; the language stays."""
+    """Begin a session from nothing, so that nothing of an earlier visitor's is left in it; the language stays.
+
+    It writes, and the caller commits.
+    """
     language = session.get("lang")
+    kind = device_of(request.user_agent.string)
+    device = sign_ins.begin(db.session(), member, kind, installed().clock.now())
+    forget_device()
     session.clear()
+    session[DEVICE] = device
     if language is not None:
         session["lang"] = language
     session.permanent = True
     login_user(SignedIn(member))
+
+
+def forget_device() -> None:
+    """Whoever was signed in on this device is so no longer. It writes where there was somebody."""
+    before = session.pop(DEVICE, None)
+    if before is not None:
+        sign_ins.end(db.session(), before)

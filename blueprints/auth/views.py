@@ -5,11 +5,11 @@ from flask_login import current_user, login_required, logout_user
 from werkzeug.wrappers import Response
 
 from blueprints.auth.paths import after_sign_in, is_local
-from blueprints.auth.session import sign_in_as
+from blueprints.auth.session import DEVICE, forget_device, sign_in_as
 from domain.addresses import plausible
 from domain.links import LIFETIME, Purpose
 from models import Member, db, for_writing
-from services import magic_links
+from services import magic_links, sign_ins
 from services.installation import installed, wake
 
 blueprint = Blueprint("auth", __name__)
@@ -61,6 +61,7 @@ def use_link(token: str) -> Response | tuple[str, int]:
     else:
         # The mailbox is proven; which of its memberships is meant is asked next, for as long as a link lives.
         logout_user()
+        forget_device()
         session["proven"] = {"address": key, "until": now.timestamp() + CHOICE_SECONDS}
     db.session.commit()
     return redirect(after_sign_in(wanted) if len(found) == 1 else url_for("auth.which"))
@@ -75,16 +76,21 @@ def which() -> str | tuple[str, int]:
 @blueprint.post("/sign-in/which")
 def choose() -> Response | tuple[str, int]:
     chosen = request.form.get("member")
+    for_writing(db.session())
     for member in _choice():
         if member.public_id == chosen:
             wanted = session.get("next")
             sign_in_as(member)
+            db.session.commit()
             return redirect(after_sign_in(wanted))
     return _too_late()
 
 
 @blueprint.post("/sign-out")
 def sign_out() -> Response:
+    for_writing(db.session())
+    forget_device()
+    db.session.commit()
     _leave()
     return redirect(url_for("auth.signed_out"))
 
@@ -93,15 +99,23 @@ def sign_out() -> Response:
 @login_required
 def sign_out_everywhere() -> Response:
     for_writing(db.session())
-    db.session.execute(
-        db.update(Member)
-        .where(Member.id == current_user.member.id)
-        .values(session_generation=Member.session_generation + 1)
-        .execution_options(synchronize_session=False)
-    )
+    sign_ins.end_all(db.session(), current_user.member.id)
     db.session.commit()
     _leave()
     return redirect(url_for("auth.signed_out"))
+
+
+@blueprint.post("/sign-out/device")
+@login_required
+def sign_out_device() -> Response:
+    """End the session on another device of one's own; on this one that is signing out."""
+    device = request.form.get("device", "")
+    if device == session.get(DEVICE):
+        return sign_out()
+    for_writing(db.session())
+    sign_ins.end(db.session(), device, current_user.member.id)
+    db.session.commit()
+    return redirect(url_for("account.show", _anchor="devices"), 303)
 
 
 @blueprint.get("/sign-out")

@@ -4,18 +4,18 @@ from collections.abc import Callable
 
 from flask import Blueprint, Response, make_response, redirect, render_template, request, session, url_for
 from flask_login import current_user, login_required
-from sqlalchemy import ColumnElement, and_
+from sqlalchemy import ColumnElement
 from werkzeug.wrappers import Response as AnyResponse
 
 from blueprints.checkin import words
 from blueprints.language import bare
 from domain.errors import Refused
 from domain.lifecycle import Answer, Through
-from models import Case, db, for_writing
+from models import db, for_writing
 from services import check_in, decisions, scanners, warning, wording
 from services.installation import installed, wake
 from services.links import CHECK_IN
-from services.notice import Standing, State, standing
+from services.notice import BY_LINK, LIVE, Standing, State, standing
 
 blueprint = Blueprint("checkin", __name__)
 
@@ -118,16 +118,16 @@ def _of_token(token: str) -> Standing | None:
     if read is None:
         return None
     public_id, generation = read
-    return _standing(and_(Case.public_id == public_id, Case.address_generation == generation))
+    return _standing(BY_LINK, public_id=public_id, generation=generation)
 
 
 def _of_member() -> Standing | None:
-    return _standing(and_(Case.member_id == current_user.member.id, Case.closed_at.is_(None)))
+    return _standing(LIVE, member_id=current_user.member.id)
 
 
-def _standing(which: ColumnElement[bool]) -> Standing | None:
+def _standing(which: ColumnElement[bool], **values: object) -> Standing | None:
     here = installed()
-    return standing(db.session(), here.settings, which, here.clock.now())
+    return standing(db.session(), here.settings, which, here.clock.now(), **values)
 
 
 def _answered(seen: Standing | None, through: Through, anew: Callable[[], Standing | None]) -> Response:

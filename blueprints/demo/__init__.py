@@ -18,7 +18,7 @@ from sqlalchemy.exc import SQLAlchemyError
 from blueprints import headers
 from blueprints.auth.session import sign_in_as
 from blueprints.demo import cast, mailbox
-from models import Member, db
+from models import Member, db, for_writing
 from services import demo as service
 from services import wording
 from services.demo import Stop
@@ -57,8 +57,9 @@ def show() -> str:
 @blueprint.post("/be/<external_id>")
 def be(external_id: str) -> Response:
     """Sign in as somebody, without the mail that this takes outside the demo."""
-    member = _member(external_id)
-    sign_in_as(member)
+    for_writing(db.session())
+    sign_in_as(_member(external_id))
+    db.session.commit()
     return redirect(url_for("account.show"))
 
 

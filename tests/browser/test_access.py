@@ -65,3 +65,21 @@ def test_a_screen_reader_hears_two_answers_and_an_address(page: Page, url: str) 
         assert described.startswith(means)
     assert page.get_by_role("img", name="an address at example.org that begins with m").count() == 1
     assert page.get_by_role("main").count() == page.get_by_role("banner").count() == 1
+
+
+def test_what_is_wrong_with_a_form_is_where_the_reader_is_and_leads_to_its_field(page: Page, site: str) -> None:
+    page.goto(f"{site}/end-membership")
+    page.locator("main form").evaluate("form => { form.noValidate = true }")
+    page.get_by_label("Your e-mail address").fill("mia@")
+    page.get_by_role("button", name="End it now").click()
+    assert page.title().startswith("Nothing was sent yet.")
+    summary = page.get_by_role("alert")
+    assert summary.evaluate("one => one === document.activeElement")
+    assert summary.get_by_role("link").all_inner_texts() == ["Your name or your customer number", "Your e-mail address"]
+    page.keyboard.press("Tab")
+    page.keyboard.press("Tab")
+    page.keyboard.press("Enter")
+    field = page.get_by_label("Your e-mail address")
+    assert field.evaluate("one => one === document.activeElement")
+    described = field.evaluate("one => one.getAttribute('aria-describedby').split(' ')[0]")
+    assert "not a complete e-mail address" in page.locator(f"#{described}").inner_text()

@@ -32,6 +32,7 @@ PLAUSIBLE: dict[str, dict[str, Any]] = {
     },
     "outgoing_event": {"member_id": 1, "type": "member.purged", "at": NOW, "due_at": NOW},
     "event_endpoint": {"id": 1, "url_digest": "d", "since": NOW},
+    "sign_in": {"member_id": 1, "device": "mac", "at": NOW},
     "magic_link": {"purpose": "sign_in", "address_digest": "d", "created_at": NOW, "expires_at": LATER},
 }
 """Rows the database takes, on which each violation changes as little as it can."""
@@ -107,6 +108,7 @@ VIOLATIONS: list[tuple[str, str, dict[str, Any]]] = [
     ("billing_order", "ck_billing_order_state", {"state": "lost"}),
     ("mail_pace", "ck_mail_pace_one_row", {"id": 2}),
     ("magic_link", "ck_magic_link_purpose", {"purpose": "login"}),
+    ("sign_in", "ck_sign_in_device", {"device": "toaster"}),
     ("api_key", "ck_api_key_expires_later", {"expires_at": NOW}),
     ("api_key", "ck_api_key_taken_counts", {"taken": -1}),
 ]

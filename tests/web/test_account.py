@@ -6,14 +6,17 @@ from zipfile import ZipFile
 
 import pytest
 from flask import Flask
-from sqlalchemy import func, select
+from sqlalchemy import func, select, update
 from sqlalchemy.orm import Session
 
+from blueprints.account.history import SENT
+from domain.notices import TO_OPERATORS, Kind
 from models import BillingOrder, Case, Event, MagicLink, Member, Message, db
 from services import events
 from tests import factories
 from tests.doubles import FrozenClock
 from tests.factories import at
+from tests.services.support import accept_mails, opened
 from tests.web.browser import SITE, Browser, Page
 from tests.web.test_auth import mailed
 
@@ -270,6 +273,30 @@ def test_the_page_of_the_download_is_in_the_words_of_the_account(app: Flask, ses
     for raw in ("Dormant", "dormant", "True", "False", "1299", "T23:30", "+00:00", "answered_keep", "lapsed", "minor"):
         assert raw not in html, raw
     assert json.loads(archive.read("membership.json"))["price_minor"] == 1299, "for programs it is all there"
+
+
+def test_the_download_lists_every_mail_that_went_out(
+    app: Flask, session: Session, clock: FrozenClock, browser: Browser
+) -> None:
+    member = factories.dormant(session)
+    session.commit()
+    settings = app.extensions["dormouse"].settings
+    opened(session, settings, clock.now())
+    here(browser, session, member, "/account/erase")
+    browser.press()
+    session.commit()
+    accept_mails(session, settings, clock.now())
+    assert session.scalar(select(func.count()).select_from(Message).where(Message.sent_at.is_not(None))) == 2
+    session.execute(update(Message).where(Message.kind == "warning").values(state="bounced"))
+    session.commit()
+    html = ZipFile(BytesIO(browser.client.get("/account/data").data)).read("membership.html").decode()
+    said = html[html.index("What we sent you by e-mail") :]
+    assert "3 June 2026: We asked you by e-mail whether to keep your membership. It came back." in said
+    assert "3 June 2026: We asked you by e-mail to confirm that your data is to be deleted for good.<" in said
+
+
+def test_every_mail_to_members_has_its_words() -> None:
+    assert set(SENT) == set(Kind) - set(TO_OPERATORS)
 
 
 def test_erasing_takes_a_mail_and_a_press_and_looking_erases_nothing(

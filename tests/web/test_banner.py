@@ -66,7 +66,7 @@ def test_the_notice_in_german(browser: Browser, session: Session, asked: Member)
     browser.sign_in_as(asked)
     browser.open("/account")
     assert "Mitgliedschaft weiterführen oder beenden?" in browser.page.text
-    assert "Wenn wir nichts von Ihnen hören, beenden wir Ihre Mitgliedschaft zum Dienstag, 30. Juni 2026." in (
+    assert "Wenn wir nichts von Ihnen hören, beenden wir Ihre Mitgliedschaft am Dienstag, 30. Juni 2026." in (
         browser.page.text
     )
 

@@ -118,7 +118,7 @@ def test_the_page_in_german(browser: Browser, url: str, session: Session, warned
     for said in (
         "Mitgliedschaft weiterführen",
         "Mitgliedschaft beenden",
-        "beenden wir Ihre Mitgliedschaft zum Dienstag, 30. Juni 2026",
+        "beenden wir Ihre Mitgliedschaft am Dienstag, 30. Juni 2026",
         "12,99\xa0€ im Monat",
         "bis einschließlich 30. Juni",
     ):

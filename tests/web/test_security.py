@@ -81,6 +81,26 @@ def test_every_form_refuses_a_press_that_comes_from_another_site(
     assert tried >= 3 * 10
 
 
+@pytest.mark.parametrize(
+    "said", [{"Sec-Fetch-Site": "cross-site"}, {"Origin": "https://evil.example"}, {"Origin": "null"}]
+)
+def test_a_form_that_another_site_posts_leaves_the_session_of_the_browser_alone(
+    app: Flask, people: Cast, said: dict[str, str]
+) -> None:
+    """No cookie comes with it. A new one would take the place of the real one, and sign the member out."""
+    tried = [path for _endpoint, path in addresses(app, people, "POST")]
+    for path in [*tried, "/there-is-no-such-page"]:
+        answer = app.test_client().post(path, data={"lang": "de", "email": "mia@example.org"}, headers=said)
+        assert "Set-Cookie" not in answer.headers, path
+    assert len(tried) >= 10
+
+
+def test_a_press_on_a_page_of_ours_begins_a_session_where_the_cookie_was_lost(app: Flask, people: Cast) -> None:
+    site = app.extensions["dormouse"].settings.public_url
+    for said in ({"Sec-Fetch-Site": "same-origin", "Origin": site}, {"Origin": site}, {}):
+        assert "Set-Cookie" in app.test_client().post("/sign-in", headers=said).headers
+
+
 def test_looking_at_anything_changes_nothing(app: Flask, session: Session, people: Cast) -> None:
     """Promise 3, for every address there is: scanners GET, HEAD and OPTIONS, with or without a session."""
     before = contents(session)
