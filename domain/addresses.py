@@ -1,8 +1,14 @@
 """When two e-mail addresses are the same address."""
 
+import re
 import unicodedata
 
+_DOTS = re.compile("[.\u3002\uff0e\uff61]")
+
 LONGEST = 320
+
+DEVIATIONS = "ßς\u200c\u200d"
+"""Letters that the older IDNA replaces and the present one keeps: with and without, they are hosts of two owners."""
 
 
 def plausible(email: str) -> bool:
@@ -12,13 +18,20 @@ def plausible(email: str) -> bool:
 
 
 def address_key(email: str) -> str:
-    """What addresses are compared by: NFC, casefolded, the host in its ASCII form (IDNA), no space around it.
+    """What addresses are compared by: NFC, in small letters, the host in its ASCII form (IDNA), no space around it.
 
-    Computed here because databases fold differently. A host that has no ASCII form stays as it is written.
+    Computed here because databases fold differently. A host that has no ASCII form stays as it is written. Not
+    casefolded, for that makes one of ``ß`` and ``ss``: who has one of two such mailboxes must not get in for the other.
     """
-    folded = unicodedata.normalize("NFC", unicodedata.normalize("NFC", email.strip()).casefold())
+    folded = unicodedata.normalize("NFC", unicodedata.normalize("NFC", email.strip()).lower())
     local, at, host = folded.rpartition("@")
     try:
-        return f"{local}{at}{host.encode('idna').decode('ascii')}"
+        return f"{local}{at}{'.'.join(_in_ascii(label) for label in _DOTS.split(host))}"
     except UnicodeError:
         return folded
+
+
+def _in_ascii(label: str) -> str:
+    if any(letter in label for letter in DEVIATIONS):
+        return f"xn--{label.encode('punycode').decode('ascii')}"
+    return label.encode("idna").decode("ascii")

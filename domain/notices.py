@@ -81,3 +81,7 @@ def notice_due(today: date, deadline_day: date) -> Kind | None:
     if today >= deadline_day - timedelta(days=REMINDER_DAYS):
         return Kind.REMINDER
     return None
+
+
+FIRST_OF_NOTICES = min(priority(kind) for kind in NOTICES)
+"""Every other mail has a lower one."""

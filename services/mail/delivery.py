@@ -85,7 +85,8 @@ def deliver(
         run.hold_if_many_refused()
         run.work(enough, wait)
     run.hold_if_many_refused()
-    if run.done.server_down is None:
+    # While notices may not go anyway, by the hour or the day, a round's queue is not looked through every few seconds.
+    if run.done.server_down is None and not run.notices_wait:
         for_writing(session)
         dispatch.retire(session, settings, clock.now())
         commit()
@@ -97,6 +98,7 @@ class _Run:
         self, session: Session, settings: Settings, clock: Clock, commit: Callable[[], None], lines: Lines
     ) -> None:
         self.done = Delivered()
+        self.notices_wait = False
         self._session = session
         self._settings = settings
         self._clock = clock
@@ -180,6 +182,7 @@ class _Run:
         for_writing(session)
         allowed = pace.allowance(session, self._settings, now, self._batch)
         self._pause = allowed.wait
+        self.notices_wait = allowed.notices == 0 and allowed.wait is None
         limit = allowed.notices or self._batch
         claimed = dispatch.claim(session, self._settings, now, limit, notices=allowed.notices > 0)
         pace.spend(session, self._settings, now, _notices(claimed))

@@ -33,7 +33,7 @@ from sqlalchemy.orm import Bundle, Session, aliased
 
 from domain import dates
 from domain.lifecycle import CampaignState, MemberStatus, MessageState, OrderKind
-from domain.notices import NOTICES, PURGE_AFTER_NOTICE_DAYS, Kind
+from domain.notices import FIRST_OF_NOTICES, NOTICES, PURGE_AFTER_NOTICE_DAYS, Kind
 from models import Campaign, Case, ClockJump, Member, Message, change
 from models.base import UTCDateTime, latest
 from services import links
@@ -109,7 +109,8 @@ def claim(session: Session, settings: Settings, now: datetime, limit: int, *, no
             Message.state == MessageState.QUEUED,
             Message.due_at <= now,
             _may_go(settings),
-            true() if notices else Message.kind.not_in(NOTICES),
+            # All else goes before them, so that the index ends where they begin, however many wait.
+            true() if notices else and_(Message.kind.not_in(NOTICES), Message.priority < FIRST_OF_NOTICES),
         )
         .order_by(Message.priority, Message.due_at, Message.id)
         .limit(limit)

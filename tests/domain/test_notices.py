@@ -65,3 +65,9 @@ def test_every_kind_fits_its_column_and_its_once_key() -> None:
 def test_purge_waits_for_the_last_chance_and_for_those_it_does_not_reach() -> None:
     assert notices.LAST_CHANCE_DAYS > notices.PURGE_AFTER_NOTICE_DAYS
     assert notices.PURGE_ATTEMPT_DAYS >= notices.PURGE_AFTER_NOTICE_DAYS
+
+
+def test_every_other_mail_goes_before_the_notices() -> None:
+    """What looks for other mail ends where the notices begin (services/mail/dispatch.py)."""
+    others = {notices.priority(kind) for kind in Kind if kind not in notices.NOTICES}
+    assert max(others) < notices.FIRST_OF_NOTICES == notices.priority(Kind.LAST_CALL)

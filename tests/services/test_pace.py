@@ -186,6 +186,19 @@ def test_notices_go_out_in_the_window_and_other_mail_always(
     assert len(smtp.to("now@example.org")) == 1
 
 
+def test_a_queue_that_waits_for_the_window_is_looked_through_when_it_opens(paced: Any, runs: Runs) -> None:
+    """By night a tick every ten seconds would look through all of a round, and on SQLite nobody else could write."""
+    session = paced(mail_window="08:00-20:00")
+    opened(session, 1)
+    session.execute(update(Member).values(last_used_at=NOW))
+    session.commit()
+    for local, state in (("23:00", "queued"), ("07:59", "queued"), ("08:00", "obsolete")):
+        day = "03" if local == "23:00" else "04"
+        runs.clock.travel(datetime.fromisoformat(f"2026-06-{day}T{local}+02:00"))
+        assert runs.deliver() == Delivered()
+        assert session.scalars(select(Message.state)).one() == state
+
+
 # Stopping by itself
 
 
