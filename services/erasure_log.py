@@ -13,7 +13,7 @@ from collections.abc import Iterable, Mapping
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
-from sqlalchemy import select
+from sqlalchemy import func, select
 from sqlalchemy.orm import Session
 
 from models import Erasure
@@ -47,7 +47,9 @@ def missing(session: Session, settings: Settings) -> dict[str, datetime]:
         known = {}
     rows = select(Erasure.digest, Erasure.purged_at).order_by(Erasure.purged_at)
     if known:
-        rows = rows.where(Erasure.purged_at >= max(known.values()) - OVERLAP)
+        # Not from ahead of the table: an instant that a wrong clock wrote must not hide those after it.
+        latest = session.scalar(select(func.max(Erasure.purged_at)))
+        rows = rows.where(Erasure.purged_at >= min(filter(None, (max(known.values()), latest))) - OVERLAP)
     found = session.execute(rows).all()
     return {digest: at for digest, at in found if digest not in known or known[digest] < at}
 

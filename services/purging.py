@@ -354,7 +354,7 @@ def _forget_addresses(session: Session, now: datetime) -> None:
 
     One that came back is given up at once; and what a server said of it, which may name the address, goes in any case.
     """
-    over = Message.state.in_([MessageState.SENT, MessageState.BOUNCED])
+    over = Message.state.in_([MessageState.SENT, MessageState.BOUNCED, MessageState.OBSOLETE])
     change(
         session,
         update(Message)

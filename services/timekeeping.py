@@ -19,6 +19,7 @@ from models import (
     BillingOrder,
     BillingPace,
     ClockJump,
+    Erasure,
     EventEndpoint,
     JobRun,
     MagicLink,
@@ -92,6 +93,8 @@ def confirm(session: Session, now: datetime) -> int:
         change(session, update(table).where(table.due_at > now + longest_wait).values(due_at=now))
     _let_go_of_the_pace(session, now)
     _end_links(session, now)
+    # Whoever joins again after today would still be taken for erased, and later erasures for written down.
+    change(session, update(Erasure).where(Erasure.purged_at > now).values(purged_at=now))
     # A job of the calendar that waited for this, and one whose lease or wait was written by the wrong clock.
     change(
         session,

@@ -15,6 +15,7 @@ from models import (
     BillingOrder,
     BillingPace,
     ClockJump,
+    Erasure,
     EventEndpoint,
     MagicLink,
     MailPace,
@@ -22,7 +23,7 @@ from models import (
     OutgoingEvent,
     for_writing,
 )
-from services import magic_links, provider_news, purging, timekeeping
+from services import erasure_log, magic_links, provider_news, purging, timekeeping
 from services.mail import dispatch, recording
 from settings import Settings
 from tests import factories
@@ -73,6 +74,11 @@ def test_scenario_36_an_address_to_which_the_confirmation_cannot_be_sent_is_forg
     purge(session, settings, NOW + timedelta(days=1))
     session.refresh(message)
     assert (message.state, message.to_address, message.locale, message.smtp_reply) == ("bounced", None, None, "")
+    # As a restore leaves it that struck out what waited.
+    message.state, message.smtp_reply = "obsolete", "451 mia@example.org is greylisted"
+    purge(session, settings, NOW + timedelta(days=2))
+    session.refresh(message)
+    assert (message.state, message.smtp_reply) == ("obsolete", "")
 
 
 def test_scenario_38_what_a_server_said_to_the_confirmation_is_forgotten_too(
@@ -191,3 +197,20 @@ def test_a_link_asked_for_while_the_clock_was_ahead_is_dead_once_the_time_is_con
     assert magic_links.look(session, Purpose.SIGN_IN, token, NOW) is None
     assert magic_links.look(session, Purpose.COME_BACK, back, NOW) is not None, "that is good for as long as it says"
     assert session.scalars(select(MagicLink.created_at).where(MagicLink.purpose == Purpose.SIGN_IN)).one() == NOW
+
+
+def test_scenario_43_erasures_after_one_that_a_wrong_clock_dated_ahead_are_in_the_log(
+    session: Session, settings: Settings
+) -> None:
+    """Else a backup would bring back whoever is erased in the month until then."""
+    session.add_all(
+        [Erasure(digest="a" * 64, purged_at=NOW + timedelta(days=30)), ClockJump(noticed_at=NOW, expected_at=NOW)]
+    )
+    session.commit()
+    erasure_log.keep_up(session, settings)
+    timekeeping.confirm(session, NOW)
+    session.add(Erasure(digest="b" * 64, purged_at=NOW + timedelta(hours=1)))
+    session.commit()
+    erasure_log.keep_up(session, settings)
+    assert set(erasure_log.read(erasure_log.path_of(settings))) == {"a" * 64, "b" * 64}
+    assert NOW in session.scalars(select(Erasure.purged_at)).all()
