@@ -1,9 +1,11 @@
 """What the pages of a member cost, against a bare Flask page with one query, served alike in the same run.
 
-    python -m benchmarks.pages [--members N] [--requests N] [--database sqlite|postgresql|both]
+    python -m benchmarks.pages [--members N] [--requests N] [--database sqlite|postgresql] [--processor]
 
 Both are served by gunicorn with one process and asked over one connection that stays open, one request after the other,
-in turns: so many of ours, so many of the bare page. docs/benchmarks.md says what is compared.
+in turns: so many of ours, so many of the bare page. ``--processor`` asks both without a server, and counts what
+each takes of the processor, which depends little on what else the machine does. docs/benchmarks.md says what is
+compared.
 """
 
 import argparse
@@ -17,13 +19,15 @@ from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
 from http.client import HTTPConnection
 from statistics import median, quantiles
-from time import monotonic, perf_counter, sleep
+from time import monotonic, perf_counter, process_time, sleep
 
+from flask import Flask
 from sqlalchemy import update
 
 from benchmarks import databases
 from benchmarks.campaign import title
 from benchmarks.databases import Database
+from benchmarks.served import bare_page
 from domain.links import Purpose
 from models import Campaign, Case, ListItem, Member, Profile, SavedList, db
 from services import check_in, magic_links
@@ -175,6 +179,30 @@ def measure(database: Database, members: int, requests: int) -> None:
             )
 
 
+def processor(database: Database, members: int, requests: int) -> None:
+    """What one request takes of the processor, asked by Flask's own test client."""
+    databases.fill(database, members, max(1, members // 20))
+    paths, cookies = prepared(database)
+    print(f"\n{title(database)}: {members:,} members, {requests} requests a page; ms of the processor, ours and bare")
+    ours = database.app()
+    bare = _taken(bare_page(database), "/member/1", None, requests)
+    for name, path in paths.items():
+        taken = _taken(ours, path, cookies.get(name), requests)
+        print(f"  {name:<28}{taken:>8.2f}{bare:>8.2f}{taken / bare:>8.1f} times the bare", flush=True)
+
+
+def _taken(app: Flask, path: str, cookie: str | None, times: int) -> float:
+    client = app.test_client(use_cookies=False)
+    headers = {"Host": "members.example.org", **({"Cookie": cookie} if cookie else {})}
+    begun = 0.0
+    for number in range(TURN + times):
+        if number == TURN:
+            begun = process_time()
+        with client.get(path, headers=headers) as answer:
+            assert answer.status_code == 200, path
+    return (process_time() - begun) / times * 1000
+
+
 def _p99(seconds: list[float]) -> float:
     return quantiles(seconds, n=100)[98]
 
@@ -188,11 +216,13 @@ def main() -> int:
     parser.add_argument("--members", type=int, default=100_000, help="members in the database (100,000)")
     parser.add_argument("--requests", type=int, default=500, help="requests to each page, and as many to the bare one")
     parser.add_argument("--database", choices=["sqlite", "postgresql", "both"], default="both")
+    parser.add_argument("--processor", action="store_true", help="what a request takes of the processor, unserved")
     arguments, _others = parser.parse_known_args()
     print(f"Python {platform.python_version()}; one process of gunicorn each, one connection, in turns of {TURN}")
     for dialect in ("sqlite", "postgresql") if arguments.database == "both" else (arguments.database,):
         with databases.maker(dialect) as make:
-            measure(make("pages"), arguments.members, arguments.requests)
+            measured = processor if arguments.processor else measure
+            measured(make("pages"), arguments.members, arguments.requests)
     return 0
 
 

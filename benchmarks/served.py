@@ -29,8 +29,12 @@ def ours() -> Flask:
 
 
 def bare() -> Flask:
+    return bare_page(database())
+
+
+def bare_page(served: Database) -> Flask:
     """One row by its primary key over the bare driver, and a small template: the least a page can be."""
-    app, of_thread, served = Flask(__name__), local(), database()
+    app, of_thread = Flask(__name__), local()
     mark = "?" if served.dialect == "sqlite" else "%s"
     query = f"SELECT external_id, email, name, plan, joined_at, last_used_at FROM member WHERE id = {mark}"
 

@@ -9,7 +9,7 @@ from sqlalchemy.orm import Session
 from domain.lifecycle import Answer, Through
 from domain.links import Purpose
 from domain.notices import Kind
-from models import Campaign, Case, ListItem, MagicLink, Member, Profile, SavedList
+from models import Campaign, Case, ListItem, MagicLink, Member, Profile, SavedList, SignIn
 from services import check_in, decisions, magic_links, outbox
 from settings import Settings
 from tests import factories
@@ -127,6 +127,8 @@ class People:
             )
         for owner in (self.members["open"], self.using, self.gone, self.gone_annual):
             self._library(owner, language)
+            session.add(SignIn(member_id=owner.id, device="iphone", at=at("2026-05-21 19:40")))
+            session.add(SignIn(member_id=owner.id, device="windows", at=NOW))
         session.commit()
         opened(session, settings, NOW)
         self.cases = {state: case_of(session, member) for state, member in self.members.items()}
@@ -200,6 +202,13 @@ class People:
             )
         )
         session.commit()
+
+    def device(self, member: Member) -> str | None:
+        """Where this member has signed in last, as a session names it."""
+        latest = self.session.query(SignIn.public_id).filter_by(member_id=member.id).order_by(SignIn.id.desc())
+        found: str | None = latest.limit(1).scalar()
+        self.session.commit()
+        return found
 
     def check_in(self, state: str) -> str:
         self.session.expire_all()

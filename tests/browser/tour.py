@@ -39,6 +39,7 @@ class Tour:
             with client.session_transaction() as session:
                 session["_user_id"] = f"{member.public_id}.{member.session_generation}"
                 session["lang"] = self.language
+                session["device"] = self.people.device(member)
             cookie = client.get_cookie("dormouse")
         self.people.session.commit()
         assert cookie is not None
