@@ -5,7 +5,7 @@ from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from datetime import datetime
 from enum import StrEnum
-from typing import Protocol
+from typing import Protocol, Self
 
 from domain.errors import BillingPermanent
 
@@ -18,6 +18,19 @@ class Clock(Protocol):
 
     def booted_at(self) -> datetime:
         """When this machine started, by this clock: the same instant at every look, unless somebody sets the clock."""
+
+
+class Pieced(str):
+    """A text that knows the pieces it was put together from: most are the same in many mails, and encoded once."""
+
+    __slots__ = ("pieces",)
+    pieces: list[str]
+
+    @classmethod
+    def of(cls, pieces: list[str]) -> Self:
+        text = cls("".join(pieces))
+        text.pieces = pieces
+        return text
 
 
 @dataclass(frozen=True, slots=True)

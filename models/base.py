@@ -5,8 +5,10 @@ from typing import Annotated, Any
 
 from flask_sqlalchemy import SQLAlchemy
 from sqlalchemy import (
+    JSON,
     BigInteger,
     CheckConstraint,
+    ColumnElement,
     CursorResult,
     DateTime,
     Dialect,
@@ -17,7 +19,10 @@ from sqlalchemy import (
     MetaData,
     String,
     TypeDecorator,
+    bindparam,
+    cast,
     event,
+    func,
 )
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.engine import Connection
@@ -50,6 +55,14 @@ class UTCDateTime(TypeDecorator[datetime]):
         if value is None:
             return None
         return value.replace(tzinfo=UTC) if value.tzinfo is None else value.astimezone(UTC)
+
+    def result_processor(self, dialect: Dialect, coltype: object) -> Any:
+        # SQLite answers in text, which the standard library reads in a fifth of the time that the usual way takes.
+        return _of_text if dialect.name == "sqlite" else super().result_processor(dialect, coltype)
+
+
+def _of_text(value: str | None) -> datetime | None:
+    return None if value is None else datetime.fromisoformat(f"{value}+00:00")
 
 
 class latest(functions.GenericFunction[datetime]):
@@ -103,6 +116,36 @@ def _random_id_sqlite(element: random_id, compiler: SQLCompiler, **kw: Any) -> s
 @compiles(random_id, "postgresql")
 def _random_id_postgresql(element: random_id, compiler: SQLCompiler, **kw: Any) -> str:
     return "replace(gen_random_uuid()::text, '-', '')"
+
+
+class Listed:
+    """Rows that a statement is given as one value, a list in JSON: it stays the same however many there are.
+
+    Each entry is a number, or a list whose parts are asked for by their places.
+    """
+
+    def __init__(self, dialect: str, name: str, *, of_lists: bool = False) -> None:
+        given = bindparam(name, type_=String())
+        self._sqlite = dialect == "sqlite"
+        if self._sqlite:
+            rows = func.json_each(given)
+        elif of_lists:
+            rows = func.json_array_elements(cast(given, JSON))
+        else:
+            rows = func.json_array_elements_text(cast(given, JSON))
+        self._value = rows.table_valued("value").c.value
+
+    @property
+    def numbers(self) -> ColumnElement[int]:
+        return cast(self._value, BigInteger)
+
+    def number(self, place: int) -> ColumnElement[int]:
+        return cast(self.word(place), BigInteger)
+
+    def word(self, place: int) -> ColumnElement[str]:
+        if self._sqlite:
+            return func.json_extract(self._value, f"$[{place}]", type_=String())
+        return func.json_extract_path_text(self._value, str(place), type_=String())
 
 
 class Base(DeclarativeBase):

@@ -7,7 +7,7 @@ still be acted on.
 import secrets
 from typing import Any
 
-from sqlalchemy import ColumnElement, and_, case, func, literal_column, select
+from sqlalchemy import ColumnElement, Select, and_, case, func, literal_column, select
 from sqlalchemy.orm import Session
 
 from domain.lifecycle import Answer, CaseState, MailState
@@ -22,11 +22,16 @@ def facts_hold(settings: Settings) -> ColumnElement[bool]:
 
     Both Member and Case have to be in the statement, joined.
     """
+    return facts_hold_but(settings.exempt_plans)
+
+
+def facts_hold_but(exempt_plans: tuple[str, ...]) -> ColumnElement[bool]:
+    """The same for whoever keeps the condition: of the settings it needs these plans, and nothing else."""
     return and_(
         Case.closed_at.is_(None),
         Case.answer.is_(None),
         paying_and_not_exempt(),
-        not_exempt_plan(settings.exempt_plans),
+        not_exempt_plan(exempt_plans),
         Member.last_sign_of_life_at == Case.found_sign_of_life_at,
         Member.mail_state == literal_column("'good'"),
         Member.email == Case.address,
@@ -95,8 +100,13 @@ def lock_members(session: Session, members: Any) -> None:
     Only PostgreSQL needs it: on SQLite a writing transaction is alone. Nothing is fetched.
     """
     if session.get_bind().dialect.name == "postgresql":
-        rows = select(Member.id).where(Member.id.in_(members)).order_by(Member.id).with_for_update(key_share=True)
-        session.execute(select(func.count()).select_from(rows.subquery()))
+        session.execute(locking(members))
+
+
+def locking(members: Any) -> Select[int]:
+    """The statement of it, for whoever keeps it."""
+    rows = select(Member.id).where(Member.id.in_(members)).order_by(Member.id).with_for_update(key_share=True)
+    return select(func.count()).select_from(rows.subquery())
 
 
 def new_batch() -> str:

@@ -4,7 +4,8 @@ sent to. No row is needed and no time is in it: a link never breaks, the page be
 
 from functools import cached_property, lru_cache
 
-from itsdangerous import BadData, Signer, URLSafeSerializer
+from itsdangerous import BadData, Serializer, Signer, URLSafeSerializer
+from itsdangerous.encoding import base64_encode
 
 from domain.links import CHECK_IN_SALT
 from settings import Settings
@@ -40,6 +41,13 @@ def _signed(settings: Settings, salt: str, public_id: str, address_generation: i
     return signed.decode()
 
 
+class _Plain(URLSafeSerializer):
+    """Without trying whether zlib makes it shorter: of a random id it does not, and trying takes longest."""
+
+    def dump_payload(self, obj: object) -> bytes:
+        return base64_encode(Serializer.dump_payload(self, obj))
+
+
 class _Signer(Signer):
     """Derives its key once, and not for each of the mails of a round."""
 
@@ -53,7 +61,7 @@ class _Signer(Signer):
 
 @lru_cache(maxsize=8)
 def _signer(secrets: tuple[str, ...], salt: str) -> tuple[URLSafeSerializer, Signer]:
-    serializer = URLSafeSerializer(list(secrets), salt=salt, signer=_Signer)
+    serializer = _Plain(list(secrets), salt=salt, signer=_Signer)
     return serializer, serializer.make_signer(salt)
 
 
@@ -63,8 +71,9 @@ def _verified(settings: Settings, salt: str, signed: str) -> tuple[str, int] | N
     except (BadData, ValueError):
         return None
     # The last character of a signature holds bits that decoding drops, so a flipped one could still pass: only the
-    # spelling that one of the keys gives is the link.
-    if all(signed != URLSafeSerializer(key, salt=salt).dumps(content) for key in settings.secrets):
+    # spellings that one of the keys gives are the link: ours, and the one of mails that went out before it was plain.
+    kinds = (_Plain, URLSafeSerializer)
+    if all(signed != kind(key, salt=salt).dumps(content) for key in settings.secrets for kind in kinds):
         return None
     public_id, generation = content
     return str(public_id), int(generation)

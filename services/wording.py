@@ -65,7 +65,10 @@ class speaking:
         self._language = language
 
     def __enter__(self) -> Language:
-        self._before = _inside.set((self._language, _variants()))
+        inside = _inside.get()
+        self._before = _inside.set(
+            inside if inside is not None and inside[0] == self._language else (self._language, _variants())
+        )
         return self._language
 
     def __exit__(self, *exc: object) -> None:
@@ -175,11 +178,14 @@ def _count_months(count: int, voice: Voice) -> str:
         return str(flask_babel.ngettext("%(num)d month", "%(num)d months", count))
 
 
+def day_of(day: date, zone: tzinfo) -> date:
+    """The local day of an instant; a day is one already."""
+    return local_day(day, zone) if isinstance(day, datetime) else day
+
+
 def _formatted(day: date, zone: tzinfo, patterns: dict[str, str]) -> str:
-    if isinstance(day, datetime):
-        day = local_day(day, zone)
     now = language()
-    return _format_date(day, patterns[now], now)
+    return _format_date(day_of(day, zone), patterns[now], now)
 
 
 @lru_cache(maxsize=MANY)
@@ -203,6 +209,11 @@ def _money(minor: int, currency: str, language: Language) -> str:
 
 def price(minor: int | None, currency: str | None, interval: str | None) -> str:
     """ "€12.99 a month"; without a price "free of charge"."""
+    return _price(minor, currency, interval, voice())
+
+
+@lru_cache(maxsize=MANY)
+def _price(minor: int | None, currency: str | None, interval: str | None, voice: Voice) -> str:
     if not minor or currency is None:
         return _("free of charge")
     amount = money(minor, currency)
@@ -219,15 +230,16 @@ def price(minor: int | None, currency: str | None, interval: str | None) -> str:
 
 
 def paid_since(
-    price_minor: int | None, currency: str | None, interval: str | None, since: datetime, now: datetime, zone: tzinfo
+    price_minor: int | None, currency: str | None, interval: str | None, since: date, now: date, zone: tzinfo
 ) -> Money | None:
-    """About what was paid since a day: the present price times the whole billing periods; None if that says nothing.
+    """About what was paid from a day to another, or between instants; None if that says nothing.
 
+    That is the present price times the whole billing periods.
     An estimate from the present price (it may have changed meanwhile), so it is always called "about": ``about``.
     """
     if not price_minor or currency is None:
         return None
-    first, today = local_day(since, zone), local_day(now, zone)
+    first, today = day_of(since, zone), day_of(now, zone)
     months = months_between(first, today)
     periods = {"week": (today - first).days // 7, "month": months, "quarter": months // 3, "year": months // 12}
     count = periods.get(interval or "", 0)
@@ -323,9 +335,9 @@ def decision_sentence_to_member(
     code: Code | Rule | str,
     *,
     service: str,
-    joined_at: datetime | None,
-    last_used_at: datetime | None,
-    sign_of_life_at: datetime | None,
+    joined_at: date | None,
+    last_used_at: date | None,
+    sign_of_life_at: date | None,
     months: int,
     zone: tzinfo,
 ) -> str:
@@ -375,9 +387,9 @@ def decision_sentence_to_member(
 
 
 def _words(
-    joined_at: datetime | None,
-    last_used_at: datetime | None,
-    sign_of_life_at: datetime | None,
+    joined_at: date | None,
+    last_used_at: date | None,
+    sign_of_life_at: date | None,
     months: int,
     zone: tzinfo,
 ) -> dict[str, str] | None:

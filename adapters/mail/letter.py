@@ -21,7 +21,7 @@ from typing import Self
 import flask_mail
 import idna
 
-from domain.ports import Mail
+from domain.ports import Mail, Pieced
 
 WIRE = Compat32(linesep="\r\n", max_line_length=76)
 
@@ -186,13 +186,27 @@ def _folded(name: str, value: str) -> bytes:
 
 
 def _encoded(text: str) -> bytes:
-    """A body as quoted-printable, line by line: most lines are the same in many mails."""
-    return b"\r\n".join([_line(line) for line in text.split("\n")])
+    """A body as quoted-printable, piece by piece: most pieces are the same in many mails."""
+    if not isinstance(text, Pieced):
+        return _lines_encoded(text)
+    whole = b"".join([_piece(piece) for piece in text.pieces])
+    # After the last piece nothing goes on.
+    return whole.removesuffix(_GOES_ON)
 
 
-@lru_cache(maxsize=4096)
-def _line(line: str) -> bytes:
-    return b2a_qp(line.encode(), istext=True).replace(b"\n", b"\r\n")
+_GOES_ON = b"=\r\n"
+"""Quoted-printable for a line break that is none."""
+
+
+@lru_cache(maxsize=8192)
+def _piece(piece: str) -> bytes:
+    """What follows begins a line of its own, so no piece has to know what the others are."""
+    encoded = _lines_encoded(piece)
+    return encoded if not piece or piece.endswith("\n") else encoded + _GOES_ON
+
+
+def _lines_encoded(text: str) -> bytes:
+    return b2a_qp(text.encode(), istext=True).replace(b"\n", b"\r\n")
 
 
 @lru_cache(maxsize=8)

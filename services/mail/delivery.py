@@ -5,7 +5,8 @@
 3. What the server said is recorded here and committed, for all lines that heard at the same moment in one transaction;
    only then do those lines get their next messages. No transaction waits for a server.
 
-So there is one thread that uses the database, and a crash can send as many messages twice as there were lines.
+So there is one thread that uses the database, and a crash can send as many messages twice as there were lines. In the
+same transaction it looks which rounds are open: of one that is held, no more goes out than is on its way.
 
 One message's failure never stops another's. What cannot be rendered is failed with its reason. When the server is away
 for one message, those that are on their way and one that is sent next tell which of the two it is: if any gets an
@@ -18,6 +19,7 @@ from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
+from itertools import islice
 
 from jinja2 import TemplateError
 from sqlalchemy.exc import DBAPIError
@@ -36,7 +38,7 @@ from settings import Settings
 BATCH = 50
 """So many are claimed at first: few enough that a sign-in mail never waits long behind a batch of notices."""
 
-MOST = 250
+MOST = 1000
 FAST, SLOW = timedelta(seconds=0.5), timedelta(seconds=2)
 """A batch that is gone sooner is followed by one of twice the size, and one that takes longer by one of half of it."""
 
@@ -110,6 +112,7 @@ class _Run:
         self._queue_is_empty = False
         self._suspicions: list[Answered] = []
         self._doubt = 0
+        self._open: frozenset[int] | None = None
         self._tried = self._refused = 0
         self._pause: timedelta | None = None
 
@@ -124,7 +127,7 @@ class _Run:
                 ready.doubt = self._doubt if self._suspicions else None
                 self._lines.send(ready, ready.mail)
             if over or self.done.server_down is not None:
-                self._give_back()
+                self._give_back_all()
             if self._lines.in_flight:
                 self._prepare()
                 self._take(self._lines.results())
@@ -141,7 +144,7 @@ class _Run:
         """The next message, rendered; None where there is none to send now."""
         while True:
             if self._stock and self._lease_is_half_over(self._stock[0]):
-                self._give_back()
+                self._give_back_all()
             if not self._stock:
                 if (self._queue_is_empty or self._many_refused) and self._lines.in_flight:
                     return None
@@ -154,13 +157,11 @@ class _Run:
 
     def _prepare(self) -> None:
         """While all lines are busy, render what they will send next, and claim what comes after that."""
-        for ready in list(self._stock)[: self._settings.mail_connections]:
-            if self._lines.answered:
-                return
+        for ready in list(islice(self._stock, self._settings.mail_connections)):
             if not self._render(ready):
                 self._stock.remove(ready)
         few = len(self._stock) < self._settings.mail_connections
-        if few and not (self._queue_is_empty or self._many_refused or self._suspicions or self._lines.answered):
+        if few and not (self._queue_is_empty or self._many_refused or self._suspicions):
             self._claim()
 
     @property
@@ -273,19 +274,35 @@ class _Run:
         recording.record_all(self._session, self._settings, answered, now)
         untried = _notices([claimed for claimed, result in answered if result.server_down])
         pace.give_back(self._session, self._settings, now, untried)
+        still_open = dispatch.open_rounds(self._session)
         self._commit()
+        if still_open != self._open:
+            self._open = still_open
+            self._give_back([ready.claimed for ready in self._stock if _stands_still(ready.claimed, still_open)])
 
-    def _give_back(self) -> None:
-        if self._stock:
+    def _give_back_all(self) -> None:
+        self._give_back([ready.claimed for ready in self._stock])
+
+    def _give_back(self, claimed: list[Claimed]) -> None:
+        if claimed:
             for_writing(self._session)
-            claimed = [ready.claimed for ready in self._stock]
             dispatch.give_back(self._session, claimed)
             pace.give_back(self._session, self._settings, self._clock.now(), _notices(claimed))
             self._commit()
-            self._stock.clear()
+            gone = {one.id for one in claimed}
+            self._stock = deque(ready for ready in self._stock if ready.claimed.id not in gone)
 
     def _lease_is_half_over(self, ready: _Ready) -> bool:
         return self._clock.now() - ready.claimed_at > dispatch.LEASE / 2
+
+
+def _stands_still(claimed: Claimed, open_rounds: frozenset[int]) -> bool:
+    """An operator has stopped the round since the claim: what is not on its way yet waits."""
+    return (
+        claimed.kind in dispatch.STOP_WITH_THEIR_ROUND
+        and claimed.campaign is not None
+        and claimed.campaign.id not in open_rounds
+    )
 
 
 def _notices(claimed: list[Claimed]) -> int:

@@ -11,14 +11,20 @@ The order of a delivery matters, and is this:
    message.
 """
 
+from collections import namedtuple
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from functools import lru_cache
 from typing import Any
 
 from sqlalchemy import (
     ColumnElement,
+    Row,
     Select,
+    String,
+    Update,
     and_,
+    bindparam,
     case,
     exists,
     func,
@@ -29,7 +35,7 @@ from sqlalchemy import (
     true,
     update,
 )
-from sqlalchemy.orm import Bundle, Session, aliased
+from sqlalchemy.orm import Session, aliased
 
 from domain import dates
 from domain.lifecycle import CampaignState, MemberStatus, MessageState, OrderKind
@@ -38,32 +44,37 @@ from models import Campaign, Case, ClockJump, Member, Message, change
 from models.base import UTCDateTime, latest
 from services import links
 from services.billing import unconfirmed
-from services.cases import facts_hold, new_batch
+from services.cases import facts_hold, facts_hold_but, new_batch
 from settings import Settings
 
 LEASE = timedelta(minutes=10)
+STOP_WITH_THEIR_ROUND = (*NOTICES, Kind.DEADLINE_MOVED)
+"""What speaks of a deadline goes out of an open campaign only."""
+
 FOLLOW_A_WARNING = (Kind.REMINDER, Kind.LAST_CALL, Kind.DEADLINE_MOVED, Kind.WITHDRAWN)
 
 
-_MESSAGE: Bundle[Any] = Bundle(
-    "message", Message.id, Message.public_id, Message.kind, Message.locale, Message.to_address, Message.attempts,
-    Message.message_id, Message.deadline_at, Message.created_at, Message.member_id, Message.operator_id,
-    Message.magic_link_id,
-)  # fmt: skip
-_MEMBER: Bundle[Any] = Bundle(
-    "member", Member.id, Member.external_id, Member.email, Member.name, Member.plan, Member.price_minor,
-    Member.currency, Member.billing_interval, Member.joined_at, Member.last_used_at, Member.paid_through,
-    Member.returned_at, Member.lapsed_at, Member.access_ends_at, Member.keep_until,
-)  # fmt: skip
-_CASE: Bundle[Any] = Bundle(
-    "case", Case.id, Case.public_id, Case.address_generation, Case.rule, Case.found_joined_at, Case.found_last_used_at,
-    Case.found_sign_of_life_at, Case.warned_at, Case.deadline_at, Case.answered_at, Case.state, Case.not_mine_at,
-    Case.closed_at, Case.answer, Case.answer_note,
-)  # fmt: skip
-_CAMPAIGN: Bundle[Any] = Bundle(
-    "campaign", Campaign.id, Campaign.month, Campaign.dormant_count, Campaign.drafted_at, Campaign.hold_reason,
-    Campaign.hold_facts,
-)  # fmt: skip
+_OfMessage = namedtuple("_OfMessage", [
+    "id", "public_id", "kind", "locale", "to_address", "attempts", "message_id", "deadline_at", "created_at",
+    "member_id", "operator_id", "magic_link_id",
+])  # fmt: skip
+_OfMember = namedtuple("_OfMember", [
+    "id", "external_id", "email", "name", "plan", "price_minor", "currency", "billing_interval", "joined_at",
+    "last_used_at", "paid_through", "returned_at", "lapsed_at", "access_ends_at", "keep_until",
+])  # fmt: skip
+_OfCase = namedtuple("_OfCase", [
+    "id", "public_id", "address_generation", "rule", "found_joined_at", "found_last_used_at",
+    "found_sign_of_life_at", "warned_at", "deadline_at", "answered_at", "state", "not_mine_at", "closed_at",
+    "answer", "answer_note",
+])  # fmt: skip
+_OfCampaign = namedtuple("_OfCampaign", [
+    "id", "month", "dormant_count", "drafted_at", "hold_reason", "hold_facts",
+])  # fmt: skip
+
+
+NOBODY = _OfMember._make([None] * len(_OfMember._fields))
+NO_CASE = _OfCase._make([None] * len(_OfCase._fields))
+NO_CAMPAIGN = _OfCampaign._make([None] * len(_OfCampaign._fields))
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,98 +114,129 @@ def claim(session: Session, settings: Settings, now: datetime, limit: int, *, no
     """
     _release_expired(session, now)
     token = new_batch()
+    lease = {"token": token, "lease_until": now + LEASE}
+    connection = session.connection()
+    connection.execute(
+        _taking(tuple(settings.exempt_plans), notices),
+        {
+            **lease,
+            "now": now,
+            "at_most": limit,
+            "behind_the_at": f"@{_domain(settings.mail_default_sender)}>",
+            "wording": settings.wording_version,
+            "deadline": dates.month_end_with_notice(now, settings.min_notice_days, settings.zone),
+            "earliest_purge": _earliest_purge(now, settings),
+        },
+    )
+    rows = connection.execute(_reading(), lease).all()
+    return [_claimed(session, settings, token, now, row) for row in rows]
+
+
+@lru_cache(maxsize=16)
+def _taking(exempt_plans: tuple[str, ...], notices: bool) -> Update:
+    """The claim itself. It is kept, because to put it together takes longer than to run it."""
+    now = bindparam("now", type_=UTCDateTime())
     chosen = (
         _joined(Message.id)
         .where(
             Message.state == MessageState.QUEUED,
             Message.due_at <= now,
-            _may_go(settings),
+            _may_go(exempt_plans),
             # All else goes before them, so that the index ends where they begin, however many wait.
             true() if notices else and_(Message.kind.not_in(NOTICES), Message.priority < FIRST_OF_NOTICES),
         )
         .order_by(Message.priority, Message.due_at, Message.id)
-        .limit(limit)
+        .limit(bindparam("at_most"))
         .with_for_update(of=Message, skip_locked=True)
         # As a CTE it is run once; as a plain subquery PostgreSQL may run it again and lock more than the limit.
         .cte("chosen", nesting=True)
     )
-    change(
-        session,
-        update(Message)
-        .where(Message.id.in_(select(chosen.c.id)), Message.state == MessageState.QUEUED)
+    return (
+        update(_TABLE)
+        .where(_TABLE.c.id.in_(select(chosen.c.id)), _TABLE.c.state == MessageState.QUEUED)
         .values(
             state=MessageState.SENDING,
-            lease_token=token,
-            lease_until=now + LEASE,
-            attempts=Message.attempts + 1,
+            lease_token=bindparam("token"),
+            lease_until=bindparam("lease_until"),
+            attempts=_TABLE.c.attempts + 1,
             message_id=func.coalesce(
-                Message.message_id, literal("<") + Message.public_id + f"@{_domain(settings.mail_default_sender)}>"
+                _TABLE.c.message_id, literal("<") + _TABLE.c.public_id + bindparam("behind_the_at", type_=String())
             ),
-            wording_version=settings.wording_version,
+            wording_version=bindparam("wording"),
             # Stamped before it is rendered: the first month end that leaves the notice and a day.
             deadline_at=case(
-                (
-                    Message.kind == Kind.WARNING,
-                    literal(dates.month_end_with_notice(now, settings.min_notice_days, settings.zone), UTCDateTime()),
-                ),
+                (_TABLE.c.kind == Kind.WARNING, bindparam("deadline", type_=UTCDateTime())),
                 # Told late, nobody is erased before the notice has had its days: that is the day to name.
                 (
-                    Message.kind == Kind.LAST_CHANCE,
-                    latest(Message.deadline_at, literal(_earliest_purge(now, settings), UTCDateTime())),
+                    _TABLE.c.kind == Kind.LAST_CHANCE,
+                    latest(_TABLE.c.deadline_at, bindparam("earliest_purge", type_=UTCDateTime())),
                 ),
-                else_=Message.deadline_at,
+                else_=_TABLE.c.deadline_at,
             ),
-        ),
+        )
     )
-    lease = (Message.state == _literal(MessageState.SENDING), Message.lease_until == now + LEASE)
-    rows = session.execute(
-        select(_MESSAGE, _MEMBER, _CASE, _CAMPAIGN, _warning_before(), _address_is_shared())
-        .select_from(Message)
-        .outerjoin(Case, Case.id == Message.case_id)
-        .outerjoin(Member, Member.id == func.coalesce(Message.member_id, Case.member_id))
-        .outerjoin(Campaign, Campaign.id == func.coalesce(Case.campaign_id, Message.campaign_id))
+
+
+@lru_cache(maxsize=1)
+def _reading() -> Select[Any]:
+    """What was claimed, with all that its templates show."""
+    message, member, case_, campaign = (table.__table__.c for table in (Message, Member, Case, Campaign))
+    return (
+        select(
+            *(message[name] for name in _OfMessage._fields),
+            *(member[name] for name in _OfMember._fields),
+            *(case_[name] for name in _OfCase._fields),
+            *(campaign[name] for name in _OfCampaign._fields),
+            _warning_before(),
+            _address_is_shared(),
+        )
+        .select_from(_TABLE)
+        .outerjoin(Case.__table__, case_.id == message.case_id)
+        .outerjoin(Member.__table__, member.id == func.coalesce(message.member_id, case_.member_id))
+        .outerjoin(Campaign.__table__, campaign.id == func.coalesce(case_.campaign_id, message.campaign_id))
         # The lease is said in the words of its index, so that nothing is looked through for the token.
-        .where(*lease, Message.lease_token == token)
-        .order_by(Message.priority, Message.due_at, Message.id)
-    ).all()
-    return [_claimed(session, settings, token, now, *row) for row in rows]
+        .where(
+            message.state == _literal(MessageState.SENDING),
+            message.lease_until == bindparam("lease_until", type_=UTCDateTime()),
+            message.lease_token == bindparam("token"),
+        )
+        .order_by(message.priority, message.due_at, message.id)
+    )
 
 
-def _claimed(
-    session: Session,
-    settings: Settings,
-    token: str,
-    now: datetime,
-    message: Any,
-    about: Any,
-    case_: Any,
-    campaign: Any,
-    thread: str | None,
-    shared: bool,
-) -> Claimed:
+_TABLE: Any = Message.__table__
+_TO_MEMBER = len(_OfMessage._fields)
+_TO_CASE = _TO_MEMBER + len(_OfMember._fields)
+_TO_CAMPAIGN = _TO_CASE + len(_OfCase._fields)
+_TO_REST = _TO_CAMPAIGN + len(_OfCampaign._fields)
+
+
+def _claimed(session: Session, settings: Settings, token: str, now: datetime, row: Row[Any]) -> Claimed:
+    message = _OfMessage._make(row[:_TO_MEMBER])
     # Without such a row an outer join gives one of nothing but nulls.
-    about = about if about.id is not None else None
-    member = about if message.member_id is not None else None
-    found_case = case_ if case_.id is not None else None
+    about = None if row[_TO_MEMBER] is None else _OfMember._make(row[_TO_MEMBER:_TO_CASE])
+    found_case = None if row[_TO_CASE] is None else _OfCase._make(row[_TO_CASE:_TO_CAMPAIGN])
+    campaign = None if row[_TO_CAMPAIGN] is None else _OfCampaign._make(row[_TO_CAMPAIGN:_TO_REST])
+    member = None if message.member_id is None else about
     return Claimed(
-        id=message.id,
-        public_id=message.public_id,
-        kind=Kind(message.kind),
-        locale=message.locale,
-        to_address=message.to_address,
-        attempts=message.attempts,
-        lease_token=token,
-        message_id=message.message_id,
-        deadline_at=message.deadline_at,
-        created_at=message.created_at,
-        member=member,
-        about=about,
-        case=found_case,
-        campaign=campaign if campaign.id is not None else None,
-        operator_id=message.operator_id,
-        link=links.for_message(session, settings, message, member, found_case, now),
-        thread=thread,
-        shared=shared,
+        message.id,
+        message.public_id,
+        Kind(message.kind),
+        message.locale,
+        message.to_address,
+        message.attempts,
+        token,
+        message.message_id,
+        message.deadline_at,
+        message.created_at,
+        member,
+        about,
+        found_case,
+        campaign,
+        message.operator_id,
+        links.for_message(session, settings, message, member, found_case, now),
+        row[_TO_REST],
+        row[_TO_REST + 1],
     )
 
 
@@ -209,6 +251,14 @@ def give_back(session: Session, claimed: list[Claimed]) -> None:
         )
         .values(state=MessageState.QUEUED, lease_token=None, lease_until=None, attempts=Message.attempts - 1),
     )
+
+
+def open_rounds(session: Session) -> frozenset[int]:
+    """The campaigns whose notices may go out just now."""
+    return frozenset(session.connection().execute(_OPEN).scalars())
+
+
+_OPEN = select(Campaign.__table__.c.id).where(Campaign.__table__.c.state == CampaignState.OPEN)
 
 
 def retire(session: Session, settings: Settings, now: datetime) -> int:
@@ -251,7 +301,7 @@ def _earliest_purge(now: datetime, settings: Settings) -> datetime:
     )
 
 
-def _may_go(settings: Settings) -> ColumnElement[bool]:
+def _may_go(exempt_plans: tuple[str, ...]) -> ColumnElement[bool]:
     """A notice goes out only while its case's facts hold and its campaign is open.
 
     A mail with a link goes to nobody but its member: one that waits for an address that has changed waits until the
@@ -266,9 +316,9 @@ def _may_go(settings: Settings) -> ColumnElement[bool]:
         ),
     )
     may_go = or_(
-        Message.kind.not_in([*NOTICES, Kind.DEADLINE_MOVED, *links.CHECK_IN, *links.COME_BACK]),
+        Message.kind.not_in([*STOP_WITH_THEIR_ROUND, *links.CHECK_IN, *links.COME_BACK]),
         and_(
-            Message.kind.not_in([*NOTICES, Kind.DEADLINE_MOVED]),
+            Message.kind.not_in(STOP_WITH_THEIR_ROUND),
             Message.to_address == Member.email,
         ),
         and_(
@@ -278,7 +328,7 @@ def _may_go(settings: Settings) -> ColumnElement[bool]:
             _day_is_still(),
         ),
         and_(
-            facts_hold(settings),
+            facts_hold_but(exempt_plans),
             Campaign.state == CampaignState.OPEN,
             Message.to_address == Case.address,
             _still_meant(),

@@ -12,25 +12,30 @@ from collections.abc import Callable, Hashable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import lru_cache
 from itertools import count
+from operator import itemgetter
 from threading import Lock
 
 from markupsafe import escape
+
+from domain.ports import Pieced
 
 TEXT_WIDTH = 72
 LONGEST_SUBJECT = 200
 
 MOST_FORMS = 100
+MOST_PARAGRAPHS = 1000
 
 AS_THEY_ARE = frozenset({"kind", "service", "public_url"})
 """Words that are the same for all, or that templates look at: they are no marks."""
 
 _BEGIN, _END = "\ue000", "\ue001"
 _MARK = re.compile(f"{_BEGIN}([0-9]+){_END}")
-_DATE = re.compile(r"(?:[^\W\d]+, )?\b\d{1,2}\.? [^\W\d]+(?: \d{4})?\b")
+_DATE = re.compile(r"\b\d{1,2}\.? [^\W\d]+(?: \d{4})?\b")
+_WEEKDAY = re.compile(r"(?<=[^\W\d]), (?=\d{1,2}\.?\x1f)")
 _STAYS = "\x1f"
 _ODD = re.compile(r"[\t\n\x0b\x0c\r]|  ")
 """What textwrap makes something else of than words with a space between any two of them."""
-_ESCAPED = re.compile("[&<>'\"]")
+_ESCAPED = "&<>'\""
 """What ``escape`` looks for."""
 
 Render = Callable[[str, Mapping[str, object], str], str]
@@ -113,7 +118,7 @@ def _of_one(line: str) -> list[str]:
 @lru_cache(maxsize=4096)
 def _of_long(line: str) -> list[str]:
     # Most mails of a round share their long paragraphs with many others: the same days, the same amounts.
-    whole = _DATE.sub(lambda date: date[0].replace(" ", _STAYS), line)
+    whole = _WEEKDAY.sub(f",{_STAYS}", _DATE.sub(lambda date: date[0].replace(" ", _STAYS), line))
     indent = "  " if line.startswith("- ") else ""
     if _ODD.search(line):
         found = textwrap.wrap(
@@ -143,18 +148,37 @@ class _Parts:
         found = _MARK.split(text)
         self._texts = found
         self._which = [int(number) for number in found[1::2]]
+        # Of one number alone itemgetter gives no tuple; asked for twice, it does.
+        self._chosen = itemgetter(*self._which, *self._which[:1]) if self._which else tuple
+        self._kept: dict[Hashable, str | None] = {}
 
-    def filled(self, values: list[str]) -> str:
+    def pieces(self, values: list[str]) -> list[str]:
         whole = self._texts.copy()
         whole[1::2] = [values[number] for number in self._which]
-        return "".join(whole)
+        return whole
+
+    def paragraph(self, values: list[str]) -> str | None:
+        """As it is wrapped; None where a word is more, or less, than part of a line. What many mails say is kept."""
+        words = self._chosen(values)
+        if words in self._kept:
+            return self._kept[words]
+        if len(self._kept) >= MOST_PARAGRAPHS:
+            self._kept.clear()
+        line = self.filled(values).strip()
+        found = "\n".join([*_of_one(line), ""]) if len(line.splitlines()) == 1 else None
+        self._kept[words] = found
+        return found
+
+    def filled(self, values: list[str]) -> str:
+        return "".join(self.pieces(values))
 
 
 @dataclass(frozen=True, slots=True)
 class _Form:
     subject: _Parts
     text: list[str | _Parts]
-    """Lines as they go out, and between them paragraphs that are wrapped when they are filled in."""
+    """Lines as they go out, as many as follow one another in one, and between them paragraphs that are wrapped when
+    they are filled in."""
     html: _Parts
 
     @classmethod
@@ -169,13 +193,13 @@ class _Form:
                 marked[name] = [(label, _mark(numbers)) for label, _ in word]
             else:
                 marked[name] = _mark(numbers) if _is_marked(name, word) else word
-        text: list[str | _Parts] = []
+        text: list[str | _Parts] = [""]
         before = ""
         for line in render("body.txt", marked, "").strip().splitlines():
             if _BEGIN in line:
-                text.append(_Parts(line.strip()))
+                text += [_Parts(line.strip()), ""]
             elif line.strip() or before:
-                text.extend(_of_one(line.strip()) or [""])
+                text[-1] += "".join(f"{part}\n" for part in _of_one(line.strip()) or [""])  # type: ignore[operator]
             before = line.strip()
         # The subject is the last word of the HTML.
         html = render("body.html", marked, _mark(numbers))
@@ -183,20 +207,18 @@ class _Form:
 
     def filled(self, values: list[str]) -> Rendered | None:
         """None where a word is more, or less, than part of a line."""
-        lines: list[str] = []
+        pieces: list[str] = []
         for one in self.text:
-            if type(one) is str:
-                lines.append(one)
-                continue
-            line = one.filled(values).strip()  # type: ignore[union-attr]
-            if len(line.splitlines()) != 1:
+            piece = one if type(one) is str else one.paragraph(values)  # type: ignore[union-attr]
+            if piece is None:
                 return None
-            lines += _of_one(line)
+            pieces.append(piece)
         subject = _one_line(self.subject.filled(values))
         values.append(subject)
-        if _ESCAPED.search("".join(values)):
+        together = "".join(values)
+        if any(odd in together for odd in _ESCAPED):
             values = [str(escape(value)) for value in values]
-        return Rendered(subject, "\n".join(lines) + "\n", self.html.filled(values))
+        return Rendered(subject, Pieced.of(pieces), Pieced.of(self.html.pieces(values)))
 
 
 def _mark(numbers: Iterator[int]) -> str:

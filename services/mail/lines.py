@@ -5,6 +5,7 @@ when the result is on record. The threads touch no database.
 """
 
 import threading
+from collections import deque
 from dataclasses import dataclass
 from queue import SimpleQueue
 from typing import Any, Self
@@ -13,6 +14,9 @@ from domain.ports import Mail, Mailer, MailResult
 
 GROW_AFTER = 200
 """Answers after which a server that had taken no more connections is asked for more again."""
+
+TOGETHER = 0.002
+"""So many seconds an answer waits for others: many written down together cost little more than few."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,7 +38,7 @@ class Lines:
         self._answers = 0
         self._lines: list[_Line] = []
         self._idle: list[_Line] = []
-        self._results: SimpleQueue[Sent | None] = SimpleQueue()
+        self._answered = _Answered()
         self.in_flight = 0
 
     def __enter__(self) -> Self:
@@ -50,35 +54,21 @@ class Lines:
     def free(self) -> bool:
         return self.in_flight < self._allowed
 
-    @property
-    def answered(self) -> bool:
-        """Whether a result waits to be taken."""
-        return not self._results.empty()
-
     def send(self, of: object, mail: Mail) -> None:
         """Hand a message to a line that is ``free``; returns at once."""
         if not self._idle:
-            self._lines.append(_Line(self._mailer, self._results))
+            self._lines.append(_Line(self._mailer, self._answered))
             self._idle.append(self._lines[-1])
         self.in_flight += 1
         self._idle.pop().send(of, mail)
 
     def results(self) -> list[Sent]:
-        """Wait for a result; that and all others that are there. Their lines are free as of now."""
-        found = [self._sent()]
-        while not self._results.empty():
-            found.append(self._sent())
+        """Wait for a result; that and all others that come with it. Their lines are free as of now."""
+        found = self._answered.wait(max(1, self.in_flight // 2))
         self.in_flight -= len(found)
         for sent in found:
             self._idle.append(sent.line)
             sent.line.answers = not sent.result.server_down
-        return found
-
-    def _sent(self) -> Sent:
-        found = self._results.get()
-        if found is None:
-            # A mistake of ours, which the thread has raised.
-            raise RuntimeError("a line to the mail server has broken down")
         return found
 
     def all_is_well(self, answers: int) -> None:
@@ -106,14 +96,51 @@ class Lines:
         return True
 
 
+class _Answered:
+    """What the lines have heard. Who waits is woken once for many: each waking costs as much as to render a mail."""
+
+    def __init__(self) -> None:
+        self._heard: deque[Sent | None] = deque()
+        self._awaited = 1
+        self._bell = threading.Lock()
+        self._bell.acquire()
+
+    def put(self, sent: Sent | None) -> None:
+        self._heard.append(sent)
+        if sent is None or len(self._heard) >= self._awaited:
+            self._ring()
+
+    def wait(self, awaited: int) -> list[Sent]:
+        """At least one; ``awaited``, if they come at about the same time."""
+        self._awaited = awaited
+        if len(self._heard) < awaited:
+            self._bell.acquire(timeout=TOGETHER)
+        if not self._heard:
+            self._awaited = 1
+            while not self._heard:
+                self._bell.acquire()
+        found = [self._heard.popleft() for _ in range(len(self._heard))]
+        if None in found:
+            # A mistake of ours, which the thread has raised.
+            raise RuntimeError("a line to the mail server has broken down")
+        return [sent for sent in found if sent is not None]
+
+    def _ring(self) -> None:
+        try:
+            self._bell.release()
+        except RuntimeError:
+            # It rings already.
+            pass
+
+
 class _Line:
     """A thread that is not waited for when the process ends: what it was sending is taken up again after its lease."""
 
-    def __init__(self, mailer: Mailer, results: "SimpleQueue[Sent | None]") -> None:
+    def __init__(self, mailer: Mailer, answered: _Answered) -> None:
         self.answers = False
         self._session = mailer.connect()
         self._inbox: SimpleQueue[tuple[object, Mail] | None] = SimpleQueue()
-        self._results = results
+        self._answered = answered
         self.thread = threading.Thread(target=self._work, name="dormouse mail", daemon=True)
         self.thread.start()
 
@@ -131,4 +158,4 @@ class _Line:
                 try:
                     sent = Sent(of, connection.send(mail), self)
                 finally:
-                    self._results.put(sent)
+                    self._answered.put(sent)

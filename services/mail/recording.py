@@ -7,9 +7,11 @@ the order of their ids, then messages and cases.
 from collections import defaultdict
 from collections.abc import Sequence
 from datetime import datetime, timedelta
+from functools import lru_cache
+from json import dumps
 from typing import Any
 
-from sqlalchemy import bindparam, case, exists, func, literal, select, update
+from sqlalchemy import bindparam, case, func, literal, select, update
 from sqlalchemy.orm import Session
 
 from domain import dates
@@ -17,9 +19,9 @@ from domain.lifecycle import CaseState, MessageState
 from domain.notices import Kind
 from domain.ports import MailResult
 from models import Case, Member, Message, change
-from models.base import UTCDateTime
+from models.base import Listed, UTCDateTime
 from services import events, outbox
-from services.cases import lock_members
+from services.cases import locking
 from services.mail.bounces import address_is_dead
 from services.mail.dispatch import Claimed
 from settings import Settings
@@ -39,7 +41,10 @@ def record(session: Session, settings: Settings, claimed: Claimed, result: MailR
 
 def record_all(session: Session, settings: Settings, answered: Sequence[Answered], now: datetime) -> int:
     """The same of several messages; returns of how many the lease was still ours."""
-    lock_members(session, sorted(one.member.id for one, _ in answered if one.member is not None))
+    connection = session.connection()
+    if connection.dialect.name == "postgresql":
+        members = [one.member.id for one, _ in answered if one.member is not None]
+        connection.execute(_statements("postgresql").lock, {"members": dumps(members)})
     accepted = [(one, result) for one, result in answered if result.accepted]
     recorded = _accepted(session, settings, accepted, now) if accepted else 0
     return recorded + sum(
@@ -59,69 +64,73 @@ def fail(session: Session, claimed: Claimed, reason: str, now: datetime) -> None
         _event(session, "mail_failed", claimed, now)
 
 
-_MESSAGE: Any = Message.__table__
-_CASE: Any = Case.__table__
-_THESE: Any = bindparam("these", expanding=True)
-_NOW = bindparam("now", type_=UTCDateTime())
-_DEADLINE = bindparam("deadline", type_=UTCDateTime())
+class _Statements:
+    """Made once, and of tables: they run for each group of replies, and to make them takes longer than to run them.
 
-# Made once, and of tables: they run for each group of replies, and to make them would take longer than to run them.
-_HELD = select(_MESSAGE.c.id, _MESSAGE.c.lease_token).where(_MESSAGE.c.id.in_(_THESE)).with_for_update()
-_SENT = (
-    update(_MESSAGE)
-    .where(_MESSAGE.c.id == bindparam("of"), _MESSAGE.c.lease_token == bindparam("held_by"))
-    .values(state=MessageState.SENT, sent_at=_NOW, smtp_reply=bindparam("reply"), lease_token=None, lease_until=None)
-)
-_ACCEPTED = events.inserted(
-    select(
-        _NOW,
-        literal("mail_accepted"),
-        _MESSAGE.c.kind,
-        _MESSAGE.c.member_id,
-        _MESSAGE.c.case_id,
-        _MESSAGE.c.campaign_id,
-        _MESSAGE.c.operator_id,
-    ).where(_MESSAGE.c.id.in_(_THESE))
-)
-_WARNED = (
-    update(_CASE)
-    .where(
-        _CASE.c.id.in_(bindparam("cases", expanding=True)),
-        _CASE.c.closed_at.is_(None),
-        _CASE.c.warned_at.is_(None),
-        exists(
-            select(_MESSAGE.c.id).where(
-                _MESSAGE.c.id.in_(_THESE),
-                _MESSAGE.c.case_id == _CASE.c.id,
-                _MESSAGE.c.to_address == _CASE.c.address,
+    A group comes as one value in JSON, so that a statement is the same however many replies it writes down.
+    """
+
+    def __init__(self, dialect: str) -> None:
+        message, case_ = Message.__table__.c, Case.__table__.c
+        now = bindparam("now", type_=UTCDateTime())
+        deadline = bindparam("deadline", type_=UTCDateTime())
+        answer = Listed(dialect, "answers", of_lists=True)
+        these = select(Listed(dialect, "these").numbers).scalar_subquery()
+        self.lock = locking(select(Listed(dialect, "members").numbers))
+        self.sent = (
+            update(Message.__table__)  # type: ignore[arg-type]
+            .where(message.id == answer.number(0), message.lease_token == answer.word(1))
+            .values(state=MessageState.SENT, sent_at=now, smtp_reply=answer.word(2), lease_token=None, lease_until=None)
+            .returning(message.id)
+        )
+        self.accepted = events.inserted(
+            select(
+                now,
+                literal("mail_accepted"),
+                message.kind,
+                message.member_id,
+                message.case_id,
+                message.campaign_id,
+                message.operator_id,
+            ).where(message.id.in_(these))
+        )
+        self.warned = (
+            update(Case.__table__)  # type: ignore[arg-type]
+            .where(
+                message.id.in_(these),
+                message.case_id == case_.id,
+                message.to_address == case_.address,
+                case_.closed_at.is_(None),
+                case_.warned_at.is_(None),
             )
-        ),
-    )
-    .values(
-        warned_at=_NOW,
-        warned_to=_CASE.c.address,
-        # Somebody who has answered meanwhile was told another day.
-        deadline_at=case((_CASE.c.answer.is_(None), _DEADLINE), else_=func.coalesce(_CASE.c.deadline_at, _DEADLINE)),
-    )
-    .returning(_CASE.c.id)
-)
+            .values(
+                warned_at=now,
+                warned_to=case_.address,
+                # Somebody who has answered meanwhile was told another day.
+                deadline_at=case((case_.answer.is_(None), deadline), else_=func.coalesce(case_.deadline_at, deadline)),
+            )
+            .returning(case_.id)
+        )
+
+
+@lru_cache(maxsize=2)
+def _statements(dialect: str) -> _Statements:
+    return _Statements(dialect)
 
 
 def _accepted(session: Session, settings: Settings, accepted: list[Answered], now: datetime) -> int:
     connection = session.connection()
-    held: dict[int, str] = dict(connection.execute(_HELD, {"these": [one.id for one, _ in accepted]}).all())
-    ours = [(one, result) for one, result in accepted if held.get(one.id) == one.lease_token]
+    statements = _statements(connection.dialect.name)
+    answers = dumps([(one.id, one.lease_token, result.reply[:500]) for one, result in accepted])
+    held = set(connection.execute(statements.sent, {"answers": answers, "now": now}).scalars())
+    ours = [one for one, _ in accepted if one.id in held]
     if not ours:
         return 0
-    connection.execute(
-        _SENT,
-        [{"of": one.id, "held_by": one.lease_token, "now": now, "reply": result.reply[:500]} for one, result in ours],
-    )
-    erased = [one.id for one, _ in ours if one.kind == Kind.ERASED]
+    erased = [one.id for one in ours if one.kind == Kind.ERASED]
     if erased:
         change(session, update(Message).where(Message.id.in_(erased)).values(to_address=None))
-    connection.execute(_ACCEPTED, {"now": now, "these": [one.id for one, _ in ours]})
-    _warned(session, settings, [one for one, _ in ours if one.kind == Kind.WARNING and one.member is not None], now)
+    connection.execute(statements.accepted, {"now": now, "these": dumps(list(held))})
+    _warned(session, settings, [one for one in ours if one.kind == Kind.WARNING and one.member is not None], now)
     return len(ours)
 
 
@@ -168,13 +177,9 @@ def _warned(session: Session, settings: Settings, claimed: list[Claimed], now: d
         )
         by_deadline[deadline].append(one)
     for deadline, group in by_deadline.items():
-        values = {
-            "cases": [one.case.id for one in group],
-            "these": [one.id for one in group],
-            "now": now,
-            "deadline": deadline,
-        }
-        warned = set(session.connection().execute(_WARNED, values).scalars())
+        connection = session.connection()
+        values = {"these": dumps([one.id for one in group]), "now": now, "deadline": deadline}
+        warned = set(connection.execute(_statements(connection.dialect.name).warned, values).scalars())
         for one in group:
             if one.case.id not in warned or deadline != one.deadline_at:
                 _tell(session, one, deadline, now, warned=one.case.id in warned)

@@ -2,7 +2,7 @@
 
 import re
 from dataclasses import dataclass
-from datetime import datetime, timedelta, tzinfo
+from datetime import date, datetime, timedelta, tzinfo
 from functools import lru_cache
 from typing import Any, Self
 
@@ -13,7 +13,7 @@ from domain.lifecycle import CaseState, Rule
 from domain.links import LIFETIME, Purpose
 from domain.notices import TO_OPERATORS, VETO_DAYS, Kind
 from services import wording
-from services.mail.dispatch import Claimed
+from services.mail.dispatch import NO_CAMPAIGN, NO_CASE, NOBODY, Claimed
 from services.wording import gettext
 from settings import Settings
 
@@ -71,48 +71,46 @@ class Facts:
     def of(cls, claimed: Claimed) -> Self:
         """Read off a claimed message what it says."""
         member, case, campaign = claimed.about, claimed.case, claimed.campaign
-        # The mail of an end is about the case that led to it; the one of a declined payment is about none.
-        facts: dict[str, Any] = {"deadline_at": claimed.deadline_at, "declined": case is None}
-        if member is not None and not claimed.shared:
-            facts |= {
-                "name": member.name,
-                "customer_number": member.external_id,
-                "plan": member.plan,
-                "price_minor": member.price_minor,
-                "currency": member.currency,
-                "interval": member.billing_interval,
-                "joined_at": member.joined_at,
-                "last_used_at": member.last_used_at,
-                "paid_through": member.paid_through,
-                "returned_at": member.returned_at,
-                "lapsed_at": member.lapsed_at,
-                "access_ends_at": member.access_ends_at,
-                "keep_until": member.keep_until,
-            }
-        if case is not None:
-            facts |= {
-                "rule": case.rule,
-                "found_joined_at": case.found_joined_at,
-                "found_last_used_at": case.found_last_used_at,
-                "found_sign_of_life_at": case.found_sign_of_life_at,
-                "warned_at": case.warned_at,
-                "deadline_at": claimed.deadline_at or case.deadline_at,
-                "answered_at": case.answered_at,
-                "case_state": case.state,
-                "not_mine": case.not_mine_at is not None,
-                "voided": case.answer is None and case.answer_note is not None,
-                # Where nothing had ended, the mail is put into the outbox as the case is closed; else later.
-                "undone": case.closed_at is not None and claimed.created_at > case.closed_at,
-            }
-        if campaign is not None:
-            facts |= {
-                "month": campaign.month,
-                "dormant_count": campaign.dormant_count,
-                "drafted_at": campaign.drafted_at,
-                "hold_reason": campaign.hold_reason,
-                "hold_facts": campaign.hold_facts,
-            }
-        return cls(**facts)
+        if member is None or claimed.shared:
+            member = NOBODY
+        if case is None:
+            case = NO_CASE
+        if campaign is None:
+            campaign = NO_CAMPAIGN
+        return cls(
+            member.name,
+            member.external_id,
+            member.plan,
+            member.price_minor,
+            member.currency,
+            member.billing_interval,
+            member.joined_at,
+            member.last_used_at,
+            member.paid_through,
+            member.returned_at,
+            member.lapsed_at,
+            member.access_ends_at,
+            member.keep_until,
+            case.rule,
+            case.found_joined_at,
+            case.found_last_used_at,
+            case.found_sign_of_life_at,
+            case.warned_at,
+            claimed.deadline_at or case.deadline_at,
+            case.answered_at,
+            case.state,
+            case.not_mine_at is not None,
+            case.answer is None and case.answer_note is not None,
+            # The mail of an end is about the case that led to it; the one of a declined payment is about none.
+            case is NO_CASE,
+            # Where nothing had ended, the mail is put into the outbox as the case is closed; else later.
+            case.closed_at is not None and claimed.created_at > case.closed_at,
+            campaign.month,
+            campaign.dormant_count,
+            campaign.drafted_at,
+            campaign.hold_reason,
+            campaign.hold_facts,
+        )
 
 
 def in_words(settings: Settings, kind: Kind, facts: Facts, link: str | None, now: datetime) -> dict[str, Any]:
@@ -171,17 +169,44 @@ def _withdrawal(settings: Settings, kind: Kind) -> tuple[str, ...]:
 
 
 def _why(settings: Settings, facts: Facts, now: datetime) -> dict[str, Any]:
-    zone, sign = settings.zone, facts.found_sign_of_life_at
+    zone = settings.zone
+    joined, used, sign = facts.found_joined_at, facts.found_last_used_at, facts.found_sign_of_life_at
+    of_day = tuple([None if instant is None else dates.local_day(instant, zone) for instant in (joined, used, sign)])
+    # Where two of them fall on one day at different hours, the hours tell which is meant.
+    alike = (of_day[2] == of_day[0]) == (sign == joined) and (of_day[2] == of_day[1]) == (sign == used)
+    return _why_in_words(
+        facts.rule or Rule.NEVER_USED,
+        of_day if alike else (joined, used, sign),
+        dates.local_day(now, zone),
+        (facts.price_minor, facts.currency, facts.interval),
+        settings.service_name,
+        zone,
+        wording.voice(),
+    )
+
+
+@lru_cache(maxsize=4096)
+def _why_in_words(
+    rule: str,
+    found: tuple[date | None, ...],
+    today: date,
+    price: tuple[int | None, str | None, str | None],
+    service: str,
+    zone: tzinfo,
+    voice: wording.Voice,
+) -> dict[str, str | None]:
+    """The same for all who joined, used it and gave a sign of life on the same days, and pay the same."""
+    joined, used, sign = found
     months, paid = 0, None
     if sign is not None:
-        months = max(0, dates.months_between(dates.local_day(sign, zone), dates.local_day(now, zone)))
-        paid = wording.paid_since(facts.price_minor, facts.currency, facts.interval, sign, now, zone)
+        months = max(0, dates.months_between(wording.day_of(sign, zone), today))
+        paid = wording.paid_since(*price, sign, today, zone)
     return {
         "why": wording.decision_sentence_to_member(
-            facts.rule or Rule.NEVER_USED,
-            service=settings.service_name,
-            joined_at=facts.found_joined_at,
-            last_used_at=facts.found_last_used_at,
+            rule,
+            service=service,
+            joined_at=joined,
+            last_used_at=used,
             sign_of_life_at=sign,
             months=months,
             zone=zone,
@@ -197,7 +222,7 @@ def _end(settings: Settings, facts: Facts, now: datetime) -> dict[str, Any]:
     if ends_at is None:
         return {"deadline": None, "lapsed": None, "lapsed_short": None, "access": None, "saved": None}
     access_ends_at = facts.access_ends_at or max(ends_at, facts.paid_through or ends_at)
-    keep_until = facts.keep_until or dates.keep_until(access_ends_at, settings.keep_months, zone)
+    keep_until = facts.keep_until or _keep_until(access_ends_at, settings.keep_months, zone)
     if facts.lapsed_at is not None and facts.deadline_at is not None:
         # A last chance that goes out late names the day before which the purge does not happen: see dispatch.claim.
         keep_until = max(keep_until, facts.deadline_at)
@@ -205,8 +230,7 @@ def _end(settings: Settings, facts: Facts, now: datetime) -> dict[str, Any]:
         **_deadline(ends_at, zone, wording.voice()),
         "deadline_passed": ends_at <= now,
         "access": wording.last_day(access_ends_at, zone) if access_ends_at > max(ends_at, now) else None,
-        "saved": wording.last_day(keep_until, zone),
-        "saved_short": wording.last_day_short(keep_until, zone),
+        **_saved(keep_until, zone, wording.voice()),
     }
 
 
@@ -221,6 +245,14 @@ def _deadline(ends_at: datetime, zone: tzinfo, voice: wording.Voice) -> dict[str
         "lapsed": wording.last_day(ends_at, zone),
         "lapsed_short": wording.last_day_short(ends_at, zone),
     }
+
+
+_keep_until = lru_cache(maxsize=1024)(dates.keep_until)
+
+
+@lru_cache(maxsize=1024)
+def _saved(keep_until: datetime, zone: tzinfo, voice: wording.Voice) -> dict[str, str]:
+    return {"saved": wording.last_day(keep_until, zone), "saved_short": wording.last_day_short(keep_until, zone)}
 
 
 def _membership(facts: Facts, zone: Any) -> list[tuple[str, str]]:
@@ -266,7 +298,7 @@ def _for_operators(settings: Settings, kind: Kind, facts: Facts, now: datetime) 
 
 def greeting_name(name: str | None) -> str | None:
     """The name to greet somebody by; none for what a mail program would turn into a link of somebody else's choice."""
-    if name is None or _LOOKS_LIKE_A_LINK.search(name):
+    if name is None or (("." in name or "@" in name or "://" in name) and _LOOKS_LIKE_A_LINK.search(name)):
         return None
     line = one_line(name)
     return line if line is None or len(line) <= LONGEST_NAME else line[: LONGEST_NAME - 1].rstrip() + "…"
@@ -274,4 +306,6 @@ def greeting_name(name: str | None) -> str | None:
 
 def one_line(value: str | None) -> str | None:
     """A fact of the members' file as one line of printed characters."""
+    if value and value.isprintable() and "  " not in value and value[0] != " " != value[-1]:
+        return value
     return None if value is None else " ".join(_NOT_PRINTED.sub(" ", value).split()) or None

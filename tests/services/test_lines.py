@@ -13,7 +13,7 @@ from sqlalchemy.orm import Session
 from adapters.mail.smtp import SmtpMailer
 from domain.notices import Kind
 from models import Message, db
-from services import outbox
+from services import campaigns, outbox
 from services.installation import installed
 from services.mail import delivery
 from services.mail.delivery import Delivered
@@ -172,3 +172,31 @@ def test_when_the_budget_is_over_what_is_under_way_is_recorded_and_the_rest_give
         done = deliver(session, server, enough=lambda: len(server.kept) >= 15)
         assert 15 <= done.sent == len(server.kept) <= 15 + LINES
     assert states(session) == {("sent", 1): done.sent, ("queued", 0): 60 - done.sent}
+
+
+def test_of_a_round_that_is_held_no_more_goes_out_than_is_on_its_way(make_app: Callable[..., Flask]) -> None:
+    app, operators = (make_app(mail_connections=LINES, max_dormant_percent=100) for _ in range(2))
+    held_at: list[int] = []
+
+    def hold() -> bool:
+        if len(server.kept) >= 15 and not held_at:
+            with operators.app_context():
+                campaigns.hold(db.session(), installed().settings, "2026-06", NOW)
+                db.session.commit()
+            held_at.append(len(server.kept))
+        return False
+
+    with app.app_context(), Unkind() as server:
+        session, settings = db.session(), installed().settings
+        for number in range(60):
+            factories.dormant(session, external_id=f"d{number}", email=f"d{number}@example.org")
+        factories.live_feed(session, NOW)
+        campaigns.draft(session, settings, "2026-06", NOW)
+        campaigns.approve(session, settings, "2026-06", NOW)
+        session.commit()
+        done = deliver(session, server, enough=hold)
+        assert held_at[0] <= done.sent == len(server.kept) <= held_at[0] + LINES
+        assert states(session) == {("sent", 1): done.sent, ("queued", 0): 60 - done.sent}
+        campaigns.release(session, settings, "2026-06", NOW)
+        session.commit()
+        assert deliver(session, server) == Delivered(sent=60 - done.sent)
