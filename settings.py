@@ -23,7 +23,7 @@ from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 from domain import colours
 from domain.dates import start_of_day
 from domain.notices import WORDING_VERSION
-from domain.policy import Policy
+from domain.policy import Policy, SubscriptionStatus
 from domain.return_path import LONGEST_LOCAL_PART
 
 ROOT = Path(__file__).resolve().parent
@@ -158,6 +158,23 @@ def _networks(values: tuple[str, ...]) -> tuple[str, ...]:
     return values
 
 
+def _stores(values: tuple[str, ...]) -> tuple[str, ...]:
+    for value in values:
+        name, _, address = value.partition("=")
+        try:
+            usable = bool(name.strip()) and bool(_absolute_page(address.strip()))
+        except ValueError:
+            usable = False
+        if not usable:
+            raise ValueError("write it like App Store=https://support.example.com/end, Google Play=https://…")
+    return values
+
+
+def _absolute_page(url: str) -> str:
+    parts = urlsplit(url)
+    return url if parts.scheme == "https" and parts.hostname and url.isprintable() and " " not in url else ""
+
+
 def _key_of_32_bytes(value: str) -> str:
     try:
         key = base64.b64decode(value, validate=True)
@@ -226,6 +243,7 @@ Colour = Annotated[str, AfterValidator(_colour)]
 CommaSeparated = Annotated[tuple[str, ...], NoDecode]
 COMMA_SEPARATED = (
     "exempt_plans",
+    "billed_by",
     "use_types",
     "secret_key_fallbacks",
     "bounce_webhook_secret",
@@ -331,6 +349,8 @@ class Settings(BaseSettings):
     max_bounce_percent: float = Field(default=5, ge=0, le=100)
 
     billing: Literal["local", "stripe", "webhook"] = "local"
+    refund: Literal["none", "pro_rata"] = "none"
+    billed_by: Annotated[CommaSeparated, AfterValidator(_stores)] = ()
     billing_url: Annotated[str, AfterValidator(_hook_url)] | None = None
     billing_secret: Annotated[CommaSeparated, AfterValidator(_webhook_keys)] = ()
     billing_rate: float = Field(default=20, gt=0, le=1_000, allow_inf_nan=False)
@@ -384,6 +404,12 @@ class Settings(BaseSettings):
         return None if self.service_logo is None else self.instance_path / self.service_logo
 
     @property
+    def where_to_end(self) -> dict[str, str]:
+        """Who bills memberships by themselves → the page where their customers end them."""
+        pairs = (one.partition("=") for one in self.billed_by)
+        return {name.strip(): address.strip() for name, _, address in pairs}
+
+    @property
     def palettes(self) -> tuple[colours.Palette, colours.Palette] | None:
         """The light and the dark palette of the service's own colours; None: it has none, and gets the usual look."""
         if self.service_colour is None:
@@ -431,6 +457,10 @@ class Settings(BaseSettings):
     def translation_folders(self) -> list[str]:
         folder = ROOT / "translations"
         return [str(folder), *(str(folder / "variants" / name) for name in self.variants)]
+
+    def gives_back(self, price_minor: int | None, subscription_status: str | None) -> bool:
+        """Whether an end gives the rest of a paid period back, so that access ends with the membership."""
+        return self.refund == "pro_rata" and bool(price_minor) and subscription_status == SubscriptionStatus.ACTIVE
 
     @property
     def policy(self) -> Policy:

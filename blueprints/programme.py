@@ -24,5 +24,6 @@ def show() -> str:
         stopped_using=count_months(settings.stopped_using_months),
         keep_months=count_months(settings.keep_months),
         notice_days=settings.min_notice_days,
+        some_end_elsewhere=bool(settings.billed_by),
         ends_by_silence=settings.on_silence == "lapse",
     )

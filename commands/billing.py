@@ -5,7 +5,7 @@ import click
 from commands.output import echo_table
 from domain.lifecycle import OrderKind
 from models import db, for_writing
-from services import billing, reconciling
+from services import billing, billing_provider, reconciling
 from services.installation import installed, wake
 
 
@@ -25,7 +25,7 @@ def list_() -> None:
     echo_table(("ORDER", "KIND", "MEMBER", "WHY"), rows)
     for kind in dict.fromkeys(order.kind for order, _ in failed):
         click.echo(f"{kind}: {billing.WHAT_TO_DO[OrderKind(kind)]}")
-    click.echo("Mend the cause, then `flask billing retry ORDER`.")
+    click.echo("Mend the cause, then `flask billing retry ORDER`; or do it by hand, then `flask billing done ORDER`.")
 
 
 @group.command("retry")
@@ -39,6 +39,37 @@ def retry(order: int) -> None:
     click.echo(f"queued order {order}; `flask jobs run settle-billing` carries it out at once")
 
 
+@group.command("done")
+@click.argument("order", type=int)
+@click.option("--reference", required=True, metavar="TEXT", help="Where it can be seen, such as the refund's number.")
+def done(order: int, reference: str) -> None:
+    """Say that a failed order was carried out at the provider by hand."""
+    for_writing(db.session())
+    billing.mark_done(db.session(), order, reference, installed().clock.now())
+    db.session.commit()
+    wake()
+    click.echo(f"order {order} is done: {reference}")
+
+
+@group.command("resume")
+def resume() -> None:
+    """Send orders to BILLING_URL again, after it had said that it takes no more (410)."""
+    for_writing(db.session())
+    closed = billing_provider.reopen(db.session(), installed().settings)
+    db.session.commit()
+    wake()
+    click.echo("orders are sent again" if closed else "nothing was in the way")
+
+
+@group.command("forget-mode")
+def forget_mode() -> None:
+    """Let the next use of Stripe decide anew whether this installation is of its test or of its live mode."""
+    for_writing(db.session())
+    known = billing_provider.forget_mode(db.session(), installed().settings)
+    db.session.commit()
+    click.echo("the next use decides" if known else "nothing was on record")
+
+
 @group.command("reconcile")
 @click.option("--fix", is_flag=True, help="Repair what cannot be meant otherwise: stop charges, take over facts.")
 def reconcile(fix: bool) -> None:
@@ -47,6 +78,9 @@ def reconcile(fix: bool) -> None:
     Ends with 1 where a difference is left.
     """
     here = installed()
+    for_writing(db.session())
+    billing_provider.hold_to_mode(db.session(), here.settings, here.clock.now())
+    db.session.commit()
     found = list(
         reconciling.reconcile(db.session(), here.settings, here.billing, here.clock.now(), db.session.commit, fix=fix)
     )

@@ -36,6 +36,7 @@ REASONS = {
     "recent": "used or joined lately enough",
     "unreachable": "mail address dead",
     "live_case": "asked already",
+    "told": "told lately where only they can end it",
 }
 
 

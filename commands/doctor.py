@@ -20,7 +20,7 @@ from domain.dates import local_day, month_of
 from domain.errors import BillingError
 from domain.lifecycle import CampaignState
 from models import Campaign, UseFeed, db
-from services import billing, breaker, reports, signing, timekeeping
+from services import billing, billing_provider, breaker, reports, signing, timekeeping
 from services.installation import Installation, installed
 from services.outgoing import desk
 from settings import Settings, SettingsError, load
@@ -181,6 +181,14 @@ def _billing(settings: Settings, now: datetime) -> Iterator[Finding]:
         else:
             mode = "live: people are charged" if settings.stripe_live else "test mode: nobody is charged"
             yield Finding("billing", True, f"{settings.billing} answers ({mode})")
+        try:
+            billing_provider.look_at_mode(db.session(), settings)
+        except BillingError as error:
+            yield Finding("billing", False, flat(str(error)))
+    closed = billing_provider.closed_since(db.session(), settings)
+    if closed is not None:
+        said = f"BILLING_URL answered 410 on {instant(closed, settings.zone)} and is sent no more orders"
+        yield Finding("billing", False, f"{said}: give it another address, or `flask billing resume`")
     failed = len(billing.failed_orders(db.session()))
     if failed:
         yield Finding("billing", False, f"{failed} orders were refused by the provider: see `flask billing list`")

@@ -102,6 +102,11 @@ INTERVALS = (WEEK, *MONTHS_OF)
 """How often a membership can be charged."""
 
 
+def access_ends(ends_at: datetime, paid_through: datetime | None, *, refunded: bool) -> datetime:
+    """Until when the service can be used after an end: what is paid stays the member's, unless the rest goes back."""
+    return ends_at if refunded or paid_through is None else max(ends_at, paid_through)
+
+
 def following_charge(anchor: datetime, interval: str, after: datetime, zone: tzinfo) -> datetime:
     """The first charge after an instant of a membership whose charges are counted from ``anchor``.
 

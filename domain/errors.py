@@ -67,6 +67,10 @@ class BillingGone(BillingPermanent):
     """The subscription is over at the provider, and what was asked can no longer be done with it."""
 
 
+class BillingClosed(BillingTemporary):
+    """The provider wants no more orders at this address: none is to be sent before an operator has seen to it."""
+
+
 class NotSigned(DormouseError):
     """A webhook whose signature is missing, wrong or too old."""
 

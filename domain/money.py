@@ -16,6 +16,15 @@ class Money:
     def times(self, count: int) -> "Money":
         return Money(self.minor * count, self.currency)
 
+    def plus(self, minor: int, currency: str) -> "Money":
+        """Nothing has no currency yet."""
+        return Money(self.minor + minor, currency)
+
+
+def known(minor: int | None, currency: str | None) -> Money | None:
+    """An amount from two columns, None where it is not on record."""
+    return None if minor is None or currency is None else Money(minor, currency)
+
 
 _PLAIN = re.compile(r"(-?)(\d*)(?:\.(\d*))?", re.ASCII)
 _LARGEST_DIGITS = 12

@@ -16,6 +16,7 @@ class Kind(StrEnum):
     RECEIPT_KEEP = "receipt_keep"
     RECEIPT_LAPSE = "receipt_lapse"
     LAPSED = "lapsed"
+    TOLD = "told"
     USED_AFTER_END = "used_after_end"
     # Coming back and going for good.
     WELCOME_BACK = "welcome_back"

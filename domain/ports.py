@@ -8,6 +8,7 @@ from enum import StrEnum
 from typing import Protocol, Self
 
 from domain.errors import BillingPermanent
+from domain.money import Money
 
 
 class Clock(Protocol):
@@ -171,8 +172,13 @@ class Subscription:
     customer: Customer | None = None
     continues: str | None = None
     """The reference of the subscription that this one was begun for, by a restart."""
-    stoppable: bool = True
-    """Whether the provider ends it when asked; what an app store or a partner bills only its customer can end there."""
+    billed_by: str | None = None
+    """The app store or partner that charges for it by itself; None: the provider does."""
+
+    @property
+    def can_stop(self) -> bool:
+        """Whether the provider ends it when asked: what somebody else bills only the member can end, there."""
+        return self.billed_by is None
 
     @property
     def charges_on(self) -> bool:
@@ -212,6 +218,8 @@ class BillingReceipt:
     next_charge_at: datetime | None = None
     billing_ref: str | None = None
     read_back: Subscription | None = field(default=None, compare=False)
+    refunded: Money | None = None
+    """Of a refund: what has gone back under this key, nothing included; None where the provider does not say."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,3 +10,4 @@ class Scope(StrEnum):
     LIBRARY_READ = "library:read"
     LIBRARY_WRITE = "library:write"
     NOTICE_READ = "notice:read"
+    BILLING_WRITE = "billing:write"

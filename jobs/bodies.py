@@ -9,7 +9,7 @@ from sqlalchemy.orm import Session
 from domain.dates import month_of
 from jobs import timetable
 from models import for_writing
-from services import books, campaigns, closing, provider_news, purging, timekeeping, warning
+from services import billing_provider, books, campaigns, closing, paid, provider_news, purging, timekeeping, warning
 from services.installation import Installation
 from services.mail import collecting, delivery, unreachable
 from services.outgoing import desk, sending
@@ -101,12 +101,25 @@ def collect_bounces(context: Context) -> Result:
 def settle_billing(context: Context) -> Result:
     outside = context.installation
     settings = outside.settings
+    session, now = context.session, outside.clock.now()
+    for_writing(session)
+    billing_provider.hold_to_mode(session, settings, now)
+    closed = billing_provider.closed_since(session, settings)
+    context.commit()
+    if closed is not None:
+        return Result("BILLING_URL takes no more orders (410): see `flask doctor`")
     # Our own books need no pace, and on SQLite there is one writer anyway.
     pace = Pace() if settings.billing == "local" else Pace(settings.billing_connections, settings.billing_rate)
     done = settle(context.session, outside.billing, outside.clock, context.commit, context.enough, pace)
+    if done.closed:
+        for_writing(session)
+        billing_provider.close(session, settings, outside.clock.now())
+        context.commit()
+        return Result(f"{done.done} done; BILLING_URL takes no more orders (410): see `flask doctor`")
     looked = provider_news.look(
         context.session, outside.settings, outside.billing, outside.clock, context.commit, context.enough
     )
+    paid.look(context.session, settings, outside.billing, outside.clock, context.commit, context.enough)
     text = f"{done.done} done, {done.again} to try again, {done.failed} failed"
     return Result(f"{text}; looked at {looked} subscriptions" if looked else text)
 

@@ -3,7 +3,7 @@
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import JSON, ForeignKey, Index, String, Text, UniqueConstraint, text
+from sqlalchemy import JSON, ForeignKey, Index, String, Text, UniqueConstraint, false, text
 from sqlalchemy.orm import Mapped, mapped_column
 
 from domain.lifecycle import OrderKind, OrderState
@@ -29,9 +29,17 @@ class BillingOrder(Base):
     billing_interval: Mapped[str | None] = mapped_column(String(10))
     since: Mapped[datetime | None]
     """Of a refund: charges for periods that start at this instant or later."""
+    at_once: Mapped[bool] = mapped_column(server_default=false())
+    """Of a stop: over at once, not with the end of what is paid. Of a refund: of the period that runs, the rest too."""
+    paid_through: Mapped[datetime | None]
+    """Of a refund of a rest: until when it had been paid."""
+    refunded_minor: Mapped[int | None]
+    """Of a refund: what went back by it, in ``currency``; None where the provider does not say."""
 
     created_at: Mapped[datetime]
     due_at: Mapped[datetime]
+    gives_up_at: Mapped[datetime | None]
+    """Until when it is asked for again, from the first time on."""
     state: Mapped[str] = mapped_column(String(10), server_default=OrderState.QUEUED)
     attempts: Mapped[int] = mapped_column(server_default="0")
     lease_token: Mapped[str | None] = mapped_column(String(32))
@@ -98,6 +106,20 @@ class ImportCursor(Base):
     at: Mapped[datetime]
 
 
+class BillingProvider(Base):
+    """What is remembered of a provider: in which mode it was first used, and whether its address wants no more."""
+
+    __tablename__ = "billing_provider"
+
+    source: Mapped[str] = mapped_column(String(10), primary_key=True)
+    mode: Mapped[str | None] = mapped_column(String(4))
+    """Of Stripe: live or test. What is on record here is of one of them."""
+    since: Mapped[datetime]
+    closed_at: Mapped[datetime | None]
+    closed_digest: Mapped[str | None] = mapped_column(String(64))
+    """Of the address that has answered 410."""
+
+
 class LocalSubscription(Base):
     """A subscription in our own books (BILLING=local). It outlives the member's row: books are kept."""
 
@@ -138,5 +160,7 @@ class LocalCall(Base):
 
     key: Mapped[str] = mapped_column(String(120), primary_key=True)
     reference: Mapped[str] = mapped_column(String(64))
+    refunded_minor: Mapped[int | None]
+    currency: Mapped[str | None] = mapped_column(String(3))
     next_charge_at: Mapped[datetime | None]
     called_at: Mapped[datetime]

@@ -74,6 +74,11 @@ class Case(Base):
     generation: Mapped[int] = mapped_column(server_default="1")
     """Counts answers and address changes."""
 
+    paid_minor: Mapped[int | None]
+    paid_currency: Mapped[str | None] = mapped_column(String(3))
+    """What the provider has charged since the sign of life, less what went back; None where it is estimated."""
+    paid_asked_at: Mapped[datetime | None]
+
     warned_at: Mapped[datetime | None]
     warned_to: Mapped[str | None] = mapped_column(String(320))
     deadline_at: Mapped[datetime | None]
@@ -121,6 +126,8 @@ _live = text("closed_at IS NULL")
 Index("uq_member_case_live", Case.member_id, unique=True, sqlite_where=_live, postgresql_where=_live)
 Index("ix_member_case_due", Case.deadline_at, Case.member_id, sqlite_where=_live, postgresql_where=_live)
 Index("ix_member_case_member_id", Case.member_id)
+# Of which of the cases that are live the provider is still to be asked what was paid.
+Index("ix_member_case_paid_asked_at", Case.paid_asked_at, sqlite_where=_live, postgresql_where=_live)
 _changed = text("batch IS NOT NULL")
 # What follows a set-based step finds its rows by the step's name.
 Index("ix_member_case_batch", Case.batch, sqlite_where=_changed, postgresql_where=_changed)

@@ -51,6 +51,8 @@ class Member(Base):
     subscription_status: Mapped[str] = mapped_column(String(10), server_default=SubscriptionStatus.ACTIVE)
     paid_through: Mapped[datetime | None]
     billing_ref: Mapped[str | None] = mapped_column(String(200))
+    billed_by: Mapped[str | None] = mapped_column(String(50))
+    """The app store or partner that charges by itself: no order of ours can stop it, only the member can, there."""
 
     exempt_reason: Mapped[str | None] = mapped_column(String(200))
     operator_exempt_reason: Mapped[str | None] = mapped_column(String(200))

@@ -72,6 +72,8 @@ class End:
     ends_at: datetime
     access_ends_at: datetime
     keep_until: datetime
+    gives_back: bool
+    """What is paid for the time after the end goes back."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -195,5 +197,8 @@ def told_in(evidence: dict[str, Any]) -> list[Happening]:
 def end_unasked(member: Member, settings: Settings, now: datetime) -> End:
     """When a membership ends that its member ends today without having been asked: see decisions.answer."""
     ends_at = dates.next_month_end(now, settings.zone)
-    access_ends_at = max(ends_at, member.paid_through or ends_at)
-    return End(ends_at, access_ends_at, dates.keep_until(access_ends_at, settings.keep_months, settings.zone))
+    gives_back = settings.gives_back(member.price_minor, member.subscription_status)
+    access_ends_at = dates.access_ends(ends_at, member.paid_through, refunded=gives_back)
+    rest = gives_back and member.paid_through is not None and member.paid_through > ends_at
+    keep_until = dates.keep_until(access_ends_at, settings.keep_months, settings.zone)
+    return End(ends_at, access_ends_at, keep_until, rest)

@@ -11,11 +11,12 @@ from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from typing import Any, assert_never
 
-from sqlalchemy import ColumnElement, and_, exists, literal_column, or_, select, update
+from sqlalchemy import ColumnElement, and_, exists, func, literal, literal_column, or_, select, update
 from sqlalchemy.orm import Session, aliased
 
 from domain.errors import (
     BillingError,
+    BillingGone,
     BillingPending,
     BillingPermanent,
     BillingRefused,
@@ -25,10 +26,11 @@ from domain.errors import (
 )
 from domain.lifecycle import UNFINISHED_ORDERS, MemberStatus, MessageState, OrderKind, OrderState
 from domain.links import Purpose
+from domain.money import Money
 from domain.notices import Kind
 from domain.ports import Acknowledged, Billing, BillingReceipt, Subscription
 from models import BillingOrder, Case, MagicLink, Member, Message, change, insert
-from models.base import random_id
+from models.base import UTCDateTime, random_id
 from services import events, outbox
 
 LEASE = timedelta(minutes=10)
@@ -41,6 +43,8 @@ UNSETTLED = (*UNFINISHED_ORDERS, OrderState.FAILED)
 TAKES_A_DAY = timedelta(days=1)
 FIRST_BACKOFF = timedelta(minutes=1)
 LONGEST_BACKOFF = timedelta(hours=6)
+PATIENCE = timedelta(days=7)
+"""So long an order is asked for again; then a person has to see to it."""
 
 RESTORED = "the database was restored: look at the provider whether this has been done, then try again"
 """The error of an order that waited when a backup was made (services/restoring.py)."""
@@ -60,6 +64,8 @@ class Claimed:
     currency: str | None
     interval: str | None
     since: datetime | None
+    at_once: bool
+    gives_up_at: datetime | None
     attempts: int
     lease_token: str
 
@@ -75,6 +81,8 @@ _CLAIMED = (
     BillingOrder.currency,
     BillingOrder.billing_interval.label("interval"),
     BillingOrder.since,
+    BillingOrder.at_once,
+    BillingOrder.gives_up_at,
     BillingOrder.attempts,
     BillingOrder.lease_token,
 )
@@ -85,6 +93,8 @@ class Settled:
     done: int = 0
     again: int = 0
     failed: int = 0
+    closed: bool = False
+    """The provider's address takes no more orders: the rest was left, and nothing is to be sent there."""
 
     def plus(self, outcome: BillingReceipt | BillingError) -> "Settled":
         match outcome:
@@ -179,6 +189,7 @@ def claim(session: Session, now: datetime, limit: int) -> list[Claimed]:
         .values(
             state=OrderState.WORKING,
             attempts=BillingOrder.attempts + 1,
+            gives_up_at=func.coalesce(BillingOrder.gives_up_at, literal(now + PATIENCE, UTCDateTime())),
             lease_token=random_id(),
             lease_until=now + LEASE,
         )
@@ -191,11 +202,14 @@ def claim(session: Session, now: datetime, limit: int) -> list[Claimed]:
 def record(session: Session, claimed: Claimed, outcome: BillingReceipt | BillingError, now: datetime) -> bool:
     """Write down what the provider answered; False, and nothing written, when another took the order meanwhile."""
     values: dict[str, object] = {"lease_token": None, "lease_until": None}
+    outcome = _judged(session, claimed, outcome, now)
     match outcome:
         case BillingReceipt():
             code = "billing_done"
             values |= {"state": OrderState.DONE, "receipt": outcome.reference, "error": None, "done_at": now}
             values |= {"read_back": None if outcome.read_back is None else as_told(outcome.read_back)}
+            if outcome.refunded is not None and outcome.refunded.minor:
+                values |= {"refunded_minor": outcome.refunded.minor, "currency": outcome.refunded.currency}
         case BillingTemporary():
             code = "billing_delayed"
             wait = backoff(claimed.attempts)
@@ -203,6 +217,10 @@ def record(session: Session, claimed: Claimed, outcome: BillingReceipt | Billing
                 # Many orders of one day are awaited together: they are not all asked about at the same instant.
                 wait *= random.uniform(1, 1.25)
             values |= {"state": OrderState.QUEUED, "due_at": now + wait, "error": str(outcome)}
+        case BillingGone() if claimed.kind is OrderKind.UNDO and _goes_on(session, claimed):
+            # Asked for while the paid period ran, and it has run out: what was agreed to goes on with a new period.
+            code = "billing_superseded"
+            values |= {"state": OrderState.SUPERSEDED, "error": str(outcome), "done_at": now}
         case BillingRefused() if claimed.kind is OrderKind.RESTART:
             # Nobody has to mend this but the member, by another card, and that is another order.
             code = "payment_declined"
@@ -236,7 +254,9 @@ def record(session: Session, claimed: Claimed, outcome: BillingReceipt | Billing
                 .values(news)
                 .execution_options(synchronize_session=False)
             )
-    if isinstance(outcome, BillingReceipt) and claimed.kind is OrderKind.STOP:
+    if isinstance(outcome, BillingGone) and code == "billing_superseded":
+        _restart_instead(session, claimed, now)
+    if isinstance(outcome, BillingReceipt) and claimed.kind is OrderKind.STOP and not claimed.at_once:
         _refund_if_late(session, claimed, now)
     if code == "billing_failed":
         # One mail a day, however many orders fail: what they are, the checks and `flask billing list` say.
@@ -244,6 +264,59 @@ def record(session: Session, claimed: Claimed, outcome: BillingReceipt | Billing
     if not (code == "billing_delayed" and claimed.attempts > 1):
         events.record(session, code, now, detail=claimed.kind, member_id=claimed.member_id, case_id=claimed.case_id)
     return True
+
+
+def _judged(
+    session: Session, claimed: Claimed, outcome: BillingReceipt | BillingError, now: datetime
+) -> BillingReceipt | BillingError:
+    """What an answer comes to: patience has an end; where a rest was to go back and nothing did, a person has to see to
+    it; and only who has pressed a button that named the price is asked for another card."""
+    match outcome:
+        case BillingReceipt(refunded=Money(minor=0)) if claimed.kind is OrderKind.REFUND and claimed.at_once:
+            return BillingPermanent("nothing went back: the provider has no charge for the time that had been paid")
+        case BillingRefused() if claimed.kind is OrderKind.RESTART and not _takes_an_end_back(session, claimed):
+            return BillingPermanent(str(outcome))
+        case BillingTemporary() if claimed.gives_up_at is not None and now >= claimed.gives_up_at:
+            return BillingPermanent(f"given up after {PATIENCE.days} days: {outcome}")
+    return outcome
+
+
+def _takes_an_end_back(session: Session, claimed: Claimed) -> bool:
+    statement = select(BillingOrder.ended_before).where(BillingOrder.id == claimed.id)
+    return session.scalars(statement).one() is not None
+
+
+def _goes_on(session: Session, claimed: Claimed) -> bool:
+    """Whether the member has asked for what this undo was to do, at a price, and nothing has come after it."""
+    if not claimed.price_minor or claimed.currency is None:
+        return False
+    later = exists(
+        select(BillingOrder.id).where(BillingOrder.member_id == claimed.member_id, BillingOrder.id > claimed.id)
+    )
+    statement = select(Member.id).where(
+        Member.id == claimed.member_id, Member.status == MemberStatus.ACTIVE, Member.billed_by.is_(None), ~later
+    )
+    return session.scalar(statement) is not None
+
+
+def _restart_instead(session: Session, claimed: Claimed, now: datetime) -> None:
+    """At the price that was agreed to. It begins now: for the days in between nothing is charged."""
+    session.execute(
+        insert(session, BillingOrder)
+        .values(
+            key=f"restart:{claimed.key}"[:120],
+            member_id=claimed.member_id,
+            case_id=claimed.case_id,
+            kind=OrderKind.RESTART,
+            billing_ref=claimed.billing_ref,
+            price_minor=claimed.price_minor,
+            currency=claimed.currency,
+            billing_interval=claimed.interval,
+            created_at=now,
+            due_at=now,
+        )
+        .on_conflict_do_nothing(index_elements=["key"])
+    )
 
 
 def acknowledge(session: Session, acknowledged: Acknowledged, now: datetime) -> bool:
@@ -324,11 +397,36 @@ def unconfirmed(kind: OrderKind, member: Any = Member) -> ColumnElement[bool]:
     )
 
 
+def rest_of(case: Any = Case) -> ColumnElement[bool]:
+    """Whether the end of a case gives back, or has given back, the rest of what was paid."""
+    return exists(
+        select(BillingOrder.id).where(
+            BillingOrder.member_id == case.member_id,
+            BillingOrder.case_id == case.id,
+            BillingOrder.kind == OrderKind.REFUND,
+            BillingOrder.at_once,
+            BillingOrder.state != OrderState.SUPERSEDED,
+        )
+    )
+
+
+def rest_unconfirmed(member: Any = Member) -> ColumnElement[bool]:
+    """Whether the rest of a paid period is still to go back: then nothing may say how much did."""
+    return exists(
+        select(BillingOrder.id).where(
+            BillingOrder.member_id == member.id,
+            BillingOrder.kind == OrderKind.REFUND,
+            BillingOrder.at_once,
+            BillingOrder.state.in_(UNSETTLED),
+        )
+    )
+
+
 WHAT_TO_DO = {
     OrderKind.STOP: "stop it at the provider by hand if it is urgent; a retry finds it stopped and is done",
     OrderKind.UNDO: "the member goes on here: begin the subscription again at the provider, or end it here as well",
     OrderKind.RESTART: "the member is active and not charged: mend the cause, or begin it at the provider by hand",
-    OrderKind.REFUND: "give the money back at the provider by hand; a retry sees what went back",
+    OrderKind.REFUND: "give the money back at the provider by hand, then mark the order as done",
 }
 """For operators, beside the provider's own words."""
 
@@ -408,8 +506,31 @@ def retry(session: Session, order_id: int, now: datetime) -> None:
         raise Refused(f"billing order {order_id} is out of date: order {later} of the same member came after it")
     if row.error != RESTORED:
         row.key = f"{row.key}:{row.attempts}"
-    row.state, row.due_at, row.error = OrderState.QUEUED, now, None
+    row.state, row.due_at, row.error, row.gives_up_at = OrderState.QUEUED, now, None, None
     session.flush()
+
+
+def is_over(session: Session, key: str) -> bool:
+    """Whether there is such an order that has been finished."""
+    statement = select(BillingOrder.id).where(
+        BillingOrder.key == key, BillingOrder.state.in_((OrderState.DONE, OrderState.FAILED, OrderState.SUPERSEDED))
+    )
+    return session.scalar(statement) is not None
+
+
+def mark_done(session: Session, order_id: int, reference: str, now: datetime) -> None:
+    """An operator has done at the provider by hand what a failed order asks for; ``reference`` says where to see it.
+
+    Raises NotFound, or Refused when it has not failed.
+    """
+    row = session.scalar(select(BillingOrder).where(BillingOrder.id == order_id).with_for_update())
+    if row is None:
+        raise NotFound(f"there is no billing order {order_id}")
+    if row.state != OrderState.FAILED:
+        raise Refused(f"billing order {order_id} is {row.state}: only a failed one can be marked as done")
+    row.state, row.receipt, row.error, row.done_at = OrderState.DONE, reference[:200], None, now
+    session.flush()
+    events.record(session, "billing_done", now, detail=row.kind, member_id=row.member_id, case_id=row.case_id)
 
 
 def give_back(session: Session, claimed: list[Claimed]) -> None:
@@ -436,7 +557,7 @@ def ask(billing: Billing, claimed: Claimed, now: datetime) -> BillingReceipt | B
 def _call(billing: Billing, claimed: Claimed, billing_ref: str, now: datetime) -> BillingReceipt:
     match claimed.kind:
         case OrderKind.STOP:
-            return billing.stop(billing_ref, key=claimed.key, now=now)
+            return billing.stop(billing_ref, key=claimed.key, now=now, at_once=claimed.at_once)
         case OrderKind.UNDO:
             return billing.undo(billing_ref, key=claimed.key, now=now)
         case OrderKind.RESTART:
@@ -453,6 +574,6 @@ def _call(billing: Billing, claimed: Claimed, billing_ref: str, now: datetime) -
         case OrderKind.REFUND:
             if claimed.since is None:
                 raise BillingPermanent("the refund does not say since when")
-            return billing.refund(billing_ref, since=claimed.since, key=claimed.key, now=now)
+            return billing.refund(billing_ref, since=claimed.since, key=claimed.key, now=now, pro_rata=claimed.at_once)
         case _:
             assert_never(claimed.kind)

@@ -4,6 +4,7 @@ The books follow the members' rows: from ``paid_through`` on the next period is 
 ``paid_through`` moves on in the same transaction. Nobody is charged
 
 - whose ``paid_through`` is not known, or had passed before the books first saw it: charging never begins by surprise;
+- whom an app store or a partner bills by itself;
 - whose subscription in the books is stopped, or who has said that the membership shall end;
 - who is asked and stays silent, for a period that begins at the deadline or after it: that waits for the month end.
 
@@ -65,7 +66,13 @@ def follow_members(session: Session, now: datetime, *window: ColumnElement[bool]
             func.max(Member.currency),
             func.max(Member.billing_interval),
         )
-        .where(paying(), Member.paid_through > now - FORESIGHT, Member.billing_interval.in_(INTERVALS), *window)
+        .where(
+            paying(),
+            Member.billed_by.is_(None),
+            Member.paid_through > now - FORESIGHT,
+            Member.billing_interval.in_(INTERVALS),
+            *window,
+        )
         .group_by(ref)
     )
     columns = ["billing_ref", "anchor_at", "next_charge_at", "price_minor", "currency", "billing_interval"]
@@ -102,6 +109,7 @@ def _charge(session: Session, settings: Settings, now: datetime, window: ColumnE
         .where(
             window,
             paying(),
+            Member.billed_by.is_(None),
             Member.paid_through <= now,
             Member.erase_requested_at.is_(None),
             LocalSubscription.anchor_at.is_not(None),

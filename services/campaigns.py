@@ -7,7 +7,7 @@ Selection, cases, messages and events are each one statement, however many membe
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import Select, func, literal, select, update
+from sqlalchemy import Select, func, literal, or_, select, update
 from sqlalchemy.orm import Session
 
 from domain import dates
@@ -26,10 +26,19 @@ from settings import Settings
 UNDECIDED = (CampaignState.DRAFT, CampaignState.HELD)
 
 
-def askable(now: datetime) -> list[Any]:
-    """What a campaign asks of a dormant member besides: an address that is not dead, and no case that is live."""
+def askable(settings: Settings, now: datetime) -> list[Any]:
+    """What a campaign asks of a dormant member besides: an address that is not dead, no case that is live, and not to
+    have been told lately where the membership can be ended: nothing that we could do would come of asking again."""
     has_live_case = select(Case.id).where(Case.member_id == Member.id, Case.closed_at.is_(None)).exists()
-    return [Member.mail_state == MailState.GOOD, ~has_live_case]
+    told_since = dates.start_of_day(
+        dates.months_back(dates.local_day(now, settings.zone), settings.never_used_months), settings.zone
+    )
+    was_told = (
+        select(Case.id)
+        .where(Case.member_id == Member.id, Case.state == CaseState.TOLD, Case.closed_at >= told_since)
+        .exists()
+    )
+    return [Member.mail_state == MailState.GOOD, ~has_live_case, or_(Member.billed_by.is_(None), ~was_told)]
 
 
 def draft(session: Session, settings: Settings, month: str, now: datetime) -> Campaign:
@@ -72,7 +81,7 @@ def draft(session: Session, settings: Settings, month: str, now: datetime) -> Ca
         "campaign_id", "member_id", "opened_at", "found_joined_at", "found_last_used_at", "found_sign_of_life_at",
         "found_plan", "found_price_minor", "found_currency", "found_billing_interval", "address", "rule",
     ]  # fmt: skip
-    selected = dormant(settings.policy, now, found, *askable(now))
+    selected = dormant(settings.policy, now, found, *askable(settings, now))
     campaign.dormant_count = change(
         session,
         insert_or(session, Case)

@@ -6,8 +6,10 @@ each window, in this order:
 
 1. the members are locked (PostgreSQL), so no fact changes between the following statements;
 2. explicit ends lapse: an answer of one's own needs no warning and no open campaign;
-3. silent cases lapse, by the one UPDATE that has every fact of promises 1 and 2 in its condition;
-4. the cases follow: lapsed, kept, returned, exempted, withdrawn, unreachable; the rest roll on to a later deadline;
+3. silent cases lapse, by the one UPDATE that has every fact of promises 1 and 2 in its condition. Neither ends what an
+   app store or a partner bills by itself, for that would go on being charged;
+4. the cases follow: lapsed, told (instead of such an end), kept, returned, exempted, withdrawn, unreachable; the rest
+   roll on to a later deadline;
 5. stop orders, mails and events of exactly these cases.
 
 Running it again, late, twice or at once changes nothing more: every statement starts from what it finds.
@@ -19,7 +21,7 @@ from datetime import datetime
 from time import monotonic
 from typing import Any
 
-from sqlalchemy import ColumnElement, String, and_, cast, exists, func, literal, or_, select, update
+from sqlalchemy import ColumnElement, String, and_, cast, exists, false, func, literal, or_, select, update
 from sqlalchemy import case as when
 from sqlalchemy.orm import Session
 
@@ -34,6 +36,7 @@ from domain.lifecycle import (
     Through,
 )
 from domain.notices import Kind
+from domain.policy import SubscriptionStatus
 from models import BillingOrder, Campaign, Case, Member, Message, change, for_writing, insert
 from models.base import UTCDateTime, latest
 from services import breaker, campaigns, events, outbox
@@ -205,10 +208,13 @@ def _close_window(
     done.lapsed += lapses
     if lapses:
         _close_lapsed(session, due, batch, now)
-    closed = _close_otherwise(session, settings, due, batch, now)
+    closed = _tell(session, settings, deadline, due, batch, now, silent_too=may_end_silence)
+    closed += _close_otherwise(session, settings, due, batch, now)
     done.otherwise += closed
     if lapses or closed:
         _what_follows(session, ours, now)
+    if lapses and settings.refund == "pro_rata":
+        _give_back_the_rest(session, ours, now)
     if may_end_silence:
         done.rolled += _roll_on(session, settings, due, here, now)
 
@@ -267,14 +273,18 @@ def _lapse(
     due: ColumnElement[bool],
     condition: ColumnElement[bool],
 ) -> int:
-    """The statement that ends memberships, as of the deadline; access runs on to the end of what is paid."""
+    """The statement that ends memberships, as of the deadline; access runs on to the end of what is paid, unless the
+    rest of that goes back."""
     access_ends: ColumnElement[Any] = latest(literal(deadline, UTCDateTime()), Member.paid_through)
+    if settings.refund == "pro_rata":
+        access_ends = when((_paying(), literal(deadline, UTCDateTime())), else_=access_ends)
     return change(
         session,
         update(Member)
         .where(
             Member.id == Case.member_id,
             Member.status == MemberStatus.ACTIVE,
+            Member.billed_by.is_(None),
             due,
             condition,
         )
@@ -341,6 +351,33 @@ def _close_lapsed(session: Session, due: ColumnElement[bool], batch: str, now: d
     )
 
 
+def _tell(
+    session: Session,
+    settings: Settings,
+    deadline: datetime,
+    due: ColumnElement[bool],
+    batch: str,
+    now: datetime,
+    *,
+    silent_too: bool,
+) -> int:
+    """What nobody here can stop does not end here, asked for or not: the member is told where it can be ended."""
+    wish = _ended_by_own_wish()
+    ends = or_(wish, _ended_by_silence(settings, deadline)) if silent_too else wish
+    return change(
+        session,
+        update(Case)
+        .where(
+            due,
+            Case.member_id == Member.id,
+            Member.status == MemberStatus.ACTIVE,
+            Member.billed_by.is_not(None),
+            ends,
+        )
+        .values(state=CaseState.TOLD, closed_at=now, batch=batch),
+    )
+
+
 def _close_otherwise(session: Session, settings: Settings, due: ColumnElement[bool], batch: str, now: datetime) -> int:
     how = when(
         (Case.answer == Answer.KEEP, CaseState.KEPT),
@@ -375,15 +412,16 @@ def _what_follows(session: Session, ours: ColumnElement[bool], now: datetime) ->
             Case.id,
             literal(OrderKind.STOP.value),
             func.coalesce(Member.billing_ref, Member.public_id),
+            _has_a_rest(),
             _instant(now),
             _instant(now),
         )
         .select_from(Case)
         .join(Member, Member.id == Case.member_id)
-        # An explicit end has sent its stop with the answer.
-        .where(ours, Case.state == CaseState.LAPSED, Case.answer.is_(None))
+        # An explicit end has sent its stop with the answer, unless somebody else billed the membership at that time.
+        .where(ours, Case.state == CaseState.LAPSED, or_(Case.answer.is_(None), and_(_is_billed(), ~_has_a_stop())))
     )
-    columns = ["key", "member_id", "case_id", "kind", "billing_ref", "created_at", "due_at"]
+    columns = ["key", "member_id", "case_id", "kind", "billing_ref", "at_once", "created_at", "due_at"]
     change(
         session,
         insert(session, BillingOrder)
@@ -397,6 +435,15 @@ def _what_follows(session: Session, ours: ColumnElement[bool], now: datetime) ->
         now,
         ours,
         Case.state == CaseState.LAPSED,
+        deadline=Case.deadline_at,
+    )
+    outbox.put_for_cases(
+        session,
+        Kind.TOLD,
+        outbox.case_key(Kind.TOLD, Case.generation),
+        now,
+        ours,
+        Case.state == CaseState.TOLD,
         deadline=Case.deadline_at,
     )
     outbox.put_for_cases(
@@ -416,6 +463,63 @@ def _what_follows(session: Session, ours: ColumnElement[bool], now: datetime) ->
         Member.status == MemberStatus.ACTIVE,
     )
     events.record_all(session, events.of_cases("case_closed", Case.state, now).where(ours))
+
+
+def _give_back_the_rest(session: Session, ours: ColumnElement[bool], now: datetime) -> None:
+    """REFUND=pro_rata: what was paid for the time after the end goes back, once what is left of it is over, too.
+
+    The members' rows then say until when it is paid: else a return would count on what went back.
+    """
+    cut_short = (ours, Case.state == CaseState.LAPSED, _has_a_rest())
+    what = literal(":") + Case.public_id + ":" + cast(Case.generation, String)
+    same = [Member.id, Case.id, func.coalesce(Member.billing_ref, Member.public_id)]
+    over = select(
+        literal("stop:over") + what, literal(OrderKind.STOP.value), *same, literal(True), _instant(now), _instant(now),
+        literal(None, UTCDateTime()), literal(None, UTCDateTime()),
+    ).where(*cut_short, Case.answer.is_not(None))  # fmt: skip
+    rest = select(
+        literal("refund") + what, literal(OrderKind.REFUND.value), *same, literal(True), _instant(now), _instant(now),
+        Member.access_ends_at, Member.paid_through,
+    ).where(*cut_short)  # fmt: skip
+    columns = [
+        "key", "kind", "member_id", "case_id", "billing_ref", "at_once", "created_at", "due_at", "since",
+        "paid_through",
+    ]  # fmt: skip
+    # In this order: of one member's orders the first one written is carried out first.
+    for orders in (over, rest):
+        change(
+            session,
+            insert(session, BillingOrder)
+            .from_select(columns, orders.join(Member, Member.id == Case.member_id), include_defaults=False)
+            .on_conflict_do_nothing(index_elements=["key"]),
+        )
+    lapsed = select(Case.member_id).where(ours, Case.state == CaseState.LAPSED)
+    change(
+        session,
+        update(Member)
+        .where(Member.id.in_(lapsed), Member.status == MemberStatus.LAPSED, _has_a_rest())
+        .values(paid_through=Member.access_ends_at),
+    )
+
+
+def _has_a_rest() -> ColumnElement[bool]:
+    """A member who has just lapsed has paid for longer than there is access."""
+    return func.coalesce(Member.access_ends_at < Member.paid_through, false())
+
+
+def _paying() -> ColumnElement[bool]:
+    """settings.gives_back in SQL."""
+    return and_(Member.price_minor > 0, Member.subscription_status == SubscriptionStatus.ACTIVE)
+
+
+def _is_billed() -> ColumnElement[bool]:
+    """decisions.is_billed in SQL, of a member whose case has lapsed."""
+    charged = or_(func.coalesce(Member.price_minor, 0) > 0, Member.billing_ref.is_not(None))
+    return and_(Member.subscription_status != SubscriptionStatus.ENDED, charged)
+
+
+def _has_a_stop() -> ColumnElement[bool]:
+    return exists(select(BillingOrder.id).where(BillingOrder.case_id == Case.id, BillingOrder.kind == OrderKind.STOP))
 
 
 def _roll_on(

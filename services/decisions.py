@@ -225,8 +225,10 @@ def take_back_stop(session: Session, member: Member, case: Case, now: datetime) 
 
 
 def is_billed(member: Member) -> bool:
-    """Something may be charged: a price, or a reference at the provider, such as a trial's that turns into payment."""
-    return member.subscription_status != SubscriptionStatus.ENDED and bool(member.price_minor or member.billing_ref)
+    """Something may be charged by our order, and stopped by it: a price, or a reference at the provider, such as a
+    trial's that turns into payment. What an app store or a partner bills by itself is not."""
+    charged = member.subscription_status != SubscriptionStatus.ENDED and bool(member.price_minor or member.billing_ref)
+    return charged and member.billed_by is None
 
 
 def _reopen(session: Session, settings: Settings, case: Case, now: datetime) -> None:

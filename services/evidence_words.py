@@ -265,6 +265,7 @@ def _billing(record: dict[str, Any], zone: ZoneInfo) -> Section:
                         _("Confirmed"),
                         states.get(order["state"]) or _moment(order["confirmed_at"], zone),
                     ),
+                    (_("Given back"), _given_back(order)),
                     (_("The provider's reference"), order["provider_reference"]),
                     *_read_back(order["read_back"], zone),
                     (_("Key of the order"), order["key"]),
@@ -273,6 +274,12 @@ def _billing(record: dict[str, Any], zone: ZoneInfo) -> Section:
             for order in record["billing"]
         ],
     )
+
+
+def _given_back(order: dict[str, Any]) -> str | None:
+    # A record of an earlier version does not say it.
+    minor = order.get("refunded_minor")
+    return None if minor is None else wording.money(minor, order["currency"])
 
 
 def _read_back(found: dict[str, Any] | None, zone: ZoneInfo) -> list[tuple[str, str | None]]:

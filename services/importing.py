@@ -176,6 +176,8 @@ class _Importer:
                 glance = upsert.glance(session)
                 if glance.leaving:
                     dropped += self._refuse_leaving(upsert, refused)
+                if glance.paid_again:
+                    returning.learn_what_was_paid(session, settings, upsert.table)
                 if glance.active_again:
                     upsert.note_active_again(session, now)
                 if glance.news:

@@ -22,6 +22,7 @@ CHECK_IN = frozenset(
         Kind.RECEIPT_KEEP,
         Kind.RECEIPT_LAPSE,
         Kind.USED_AFTER_END,
+        Kind.TOLD,
     }
 )
 COME_BACK = frozenset({Kind.LAPSED, Kind.LAST_CHANCE})

@@ -15,9 +15,9 @@ from sqlalchemy.orm import Session, aliased
 
 from domain import dates
 from domain.lifecycle import Answer, CampaignState, CaseState, MemberStatus, OrderKind, Rule
-from domain.money import Money
+from domain.money import Money, known
 from models import Campaign, Case, Member
-from services.billing import unconfirmed
+from services.billing import rest_of, unconfirmed
 from services.cases import why_not
 from services.decisions import CAN_STILL_END
 from settings import Settings
@@ -46,6 +46,7 @@ class State(StrEnum):
     WITHDRAWN = "withdrawn"
     UNREACHABLE = "unreachable"
     TOLD = "told"
+    """An end was wanted, or silence would have meant one, of what an app store or a partner bills: it runs on."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,10 +68,15 @@ class Notice:
     deadline: datetime
     price: Money | None
     interval: str | None
+    paid: Money | None
+    """What the provider has charged since the sign of life, and as of when; None where it does not tell."""
+    paid_as_of: datetime | None
     answer: Answer | None
     state: State
     ends_by_silence: bool
     """Whether no answer means the end (ON_SILENCE)."""
+    billed_by: str | None
+    """The app store or partner where alone the member can end it; None: it ends here."""
     locale: str | None
     """The member's language."""
     case: tuple[str, int]
@@ -102,6 +108,8 @@ class Standing:
     answers: tuple[Answer, ...]
     """What can be answered now: both, the other one, or nothing any more."""
     outlook: Outlook
+    gives_back: bool = False
+    """What is paid for the time after the end goes back, or has gone back."""
     unconfirmed: bool = False
     """The payment provider has not confirmed yet that charges have stopped."""
 
@@ -139,7 +147,7 @@ def notice_of(session: Session, settings: Settings, member_id: int, now: datetim
         return None
     seen = _standing(row, settings, now)
     campaign_open = seen.case.campaign_id is None or row.campaign_state == CampaignState.OPEN
-    shown = seen.state is State.LAPSING or (campaign_open and seen.state in (State.OPEN, State.KEPT))
+    shown = seen.state in (State.LAPSING, State.TOLD) or (campaign_open and seen.state in (State.OPEN, State.KEPT))
     if not shown:
         return None
     case, member = seen.case, seen.member
@@ -149,9 +157,12 @@ def notice_of(session: Session, settings: Settings, member_id: int, now: datetim
         deadline=seen.deadline,
         price=None if not member.price_minor or member.currency is None else Money(member.price_minor, member.currency),
         interval=member.billing_interval,
+        paid=known(case.paid_minor, case.paid_currency),
+        paid_as_of=case.paid_asked_at,
         answer=None if case.answer is None else Answer(case.answer),
         state=seen.state,
         ends_by_silence=seen.ends_by_silence,
+        billed_by=member.billed_by,
         locale=member.locale,
         case=(case.public_id, case.address_generation),
     )
@@ -197,6 +208,7 @@ def _put_together(settings: Settings) -> Any:
             why_not(settings).label("gone"),
             again.label("asked_again"),
             unconfirmed(OrderKind.STOP).label("unconfirmed"),
+            rest_of(Case).label("rest"),
         )
         .join(Member, Member.id == Case.member_id)
         .outerjoin(Campaign, Campaign.id == Case.campaign_id)
@@ -212,6 +224,9 @@ def _standing(row: Row[Any], settings: Settings, now: datetime) -> Standing:
     named = case.warned_at is not None or case.answer is not None
     until = case.closed_at or now
     sign = case.found_sign_of_life_at or until
+    outlook = _outlook(case, member, settings, now)
+    rest = member.paid_through is not None and member.paid_through > outlook.ends_at
+    will_go_back = member.status == MemberStatus.ACTIVE and rest and _gives_back(member, settings)
     months = dates.months_between(dates.local_day(sign, settings.zone), dates.local_day(until, settings.zone))
     return Standing(
         state=state,
@@ -219,12 +234,17 @@ def _standing(row: Row[Any], settings: Settings, now: datetime) -> Standing:
         member=member,
         facts=Found(case.found_joined_at, case.found_last_used_at, case.found_sign_of_life_at, max(0, months)),
         deadline=_deadline(case, settings, now),
-        ends_by_silence=settings.on_silence == "lapse",
+        ends_by_silence=settings.on_silence == "lapse" and member.billed_by is None,
         overdue=case.closed_at is None and named and over,
         answers=_answers(case, state, over),
-        outlook=_outlook(case, member, settings, now),
+        outlook=outlook,
+        gives_back=bool(row.rest) or will_go_back,
         unconfirmed=bool(row.unconfirmed),
     )
+
+
+def _gives_back(member: Member, settings: Settings) -> bool:
+    return settings.gives_back(member.price_minor, member.subscription_status)
 
 
 def _state(case: Case, member: Member, campaign_state: str | None, gone: str | None, asked_again: bool) -> State:
@@ -236,7 +256,9 @@ def _state(case: Case, member: Member, campaign_state: str | None, gone: str | N
         if member.status != MemberStatus.ACTIVE:
             return State.ENDED
         if case.answer is not None:
-            return State.LAPSING if case.answer == Answer.LAPSE else State.KEPT
+            if case.answer == Answer.KEEP:
+                return State.KEPT
+            return State.LAPSING if member.billed_by is None else State.TOLD
         if gone is not None:
             return State(gone)
         return State.WAITING if campaign_state in (CampaignState.DRAFT, CampaignState.HELD) else State.OPEN
@@ -252,7 +274,7 @@ def _state(case: Case, member: Member, campaign_state: str | None, gone: str | N
 def _answers(case: Case, state: State, over: bool) -> tuple[Answer, ...]:
     if state in (State.OPEN, State.WAITING):
         return (Answer.KEEP, Answer.LAPSE)
-    if state is State.LAPSING:
+    if state is State.LAPSING or (state is State.TOLD and case.closed_at is None):
         return (Answer.KEEP,)
     if state in (State.ERASING, State.LAPSED, State.BACK, State.ENDED, State.PURGED, State.ASKED_AGAIN):
         return ()
@@ -277,7 +299,7 @@ def _outlook(case: Case, member: Member, settings: Settings, now: datetime) -> O
         # An own end before any warning has named a day is honoured at this month's end, see decisions.answer.
         named = case.warned_at is not None or case.answer == Answer.LAPSE
         ends_at = case.deadline_at if named and case.deadline_at else dates.next_month_end(now, zone)
-        access_ends_at = max(ends_at, member.paid_through or ends_at)
+        access_ends_at = dates.access_ends(ends_at, member.paid_through, refunded=_gives_back(member, settings))
         keep_until = dates.keep_until(access_ends_at, settings.keep_months, zone)
     quiet = settings.never_used_months if member.last_used_at is None else settings.stopped_using_months
     kept_at = case.answered_at if case.answer == Answer.KEEP and case.answered_at else now

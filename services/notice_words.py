@@ -26,6 +26,12 @@ def in_words(notice: Notice, settings: Settings) -> Words:
             text=f"{_why(notice, settings)} {_silence(notice, settings)}",
             action=gettext("Answer"),
         )
+    if notice.state is State.TOLD:
+        return Words(
+            title=gettext("We cannot end this membership for you"),
+            text=wording.billed_elsewhere(notice.billed_by),
+            action=gettext("See how to end it"),
+        )
     if notice.state is State.KEPT:
         return Words(
             title=gettext("Your membership continues"),
@@ -55,5 +61,7 @@ def _silence(notice: Notice, settings: Settings) -> str:
     if notice.ends_by_silence:
         day = wording.last_day(notice.deadline, settings.zone)
         return str(gettext("If we hear nothing from you, we end your membership on %(day)s.", day=day))
+    if notice.billed_by is not None:
+        return wording.billed_elsewhere(notice.billed_by)
     until = wording.up_to_and_including(notice.deadline, settings.zone)
     return str(gettext("Please tell us %(until)s. If we hear nothing from you, it continues as it is.", until=until))

@@ -123,6 +123,11 @@ def record(session: Session, settings: Settings, case: Case, now: datetime) -> d
             {
                 "kind": row.kind,
                 "key": row.key,
+                "at_once": row.at_once,
+                "since": _iso(row.since),
+                "paid_through": _iso(row.paid_through),
+                "refunded_minor": row.refunded_minor,
+                "currency": row.currency if row.refunded_minor is not None else None,
                 "state": row.state,
                 "ordered_at": _iso(row.created_at),
                 "attempts": row.attempts,

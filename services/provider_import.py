@@ -18,6 +18,7 @@ from domain.dates import INTERVALS
 from domain.money import to_decimal
 from domain.ports import Billing, Subscription
 from models import ImportCursor, for_writing, insert
+from services import billing_provider
 from services.files.reading import Counts, Reject
 from services.importing import import_members
 from settings import Settings
@@ -40,6 +41,9 @@ def import_from(
     ``commit`` is called after each page, and after the cursor; rolling back instead makes it a dry run. A second
     subscription of one customer is rejected: one member has one. Raises BillingError when the provider does not answer.
     """
+    for_writing(session)
+    billing_provider.hold_to_mode(session, settings, now)
+    commit()
     source = settings.billing
     row = session.get(ImportCursor, source)
     cursor = None if row is None else row.cursor
@@ -86,6 +90,7 @@ def _line(found: Subscription) -> dict[str, str | None]:
         "subscription_status": str(found.status),
         "paid_through": None if found.paid_through is None else found.paid_through.isoformat(),
         "billing_ref": found.billing_ref,
+        "billed_by": found.billed_by,
     }
 
 

@@ -88,6 +88,7 @@ def apply(session: Session, settings: Settings, found: Subscription, now: dateti
         paid = found.charges_on and found.paid_through is not None and member.access_ends_at is not None
         if paid and found.paid_through > member.access_ends_at and not _is_ending(session, member.id):  # type: ignore[operator]
             member.billing_ref, member.paid_through = found.billing_ref, found.paid_through
+            member.billed_by = found.billed_by
             member.subscription_status = found.status
             session.flush()
             returning.returned_elsewhere(session, settings, now)
@@ -95,7 +96,7 @@ def apply(session: Session, settings: Settings, found: Subscription, now: dateti
     if member.billing_ref != found.billing_ref and not found.charges_on:
         # One that was begun to continue another, and is over again.
         return True
-    member.billing_ref = found.billing_ref
+    member.billing_ref, member.billed_by = found.billing_ref, found.billed_by
     changed = member.subscription_status != found.status
     member.subscription_status = found.status
     if found.paid_through is not None and found.status in (SubscriptionStatus.ACTIVE, SubscriptionStatus.TRIAL):

@@ -306,7 +306,7 @@ def _purge_window(session: Session, settings: Settings, due: Any, now: datetime)
                 for name in (
                     "found_joined_at", "found_last_used_at", "found_sign_of_life_at", "found_plan",
                     "found_price_minor", "found_currency", "found_billing_interval", "address", "warned_to",
-                    "answer_note", "kept_before_at",
+                    "answer_note", "kept_before_at", "paid_minor", "paid_currency", "paid_asked_at",
                 )
             }
         )
@@ -320,7 +320,7 @@ def _purge_window(session: Session, settings: Settings, due: Any, now: datetime)
                 name: None
                 for name in (
                     "billing_ref", "receipt", "read_back", "error", "price_minor", "currency", "billing_interval",
-                    "since", "ended_before", "pay_at",
+                    "since", "ended_before", "pay_at", "paid_through", "refunded_minor",
                 )
             }
         ),

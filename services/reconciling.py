@@ -30,6 +30,8 @@ PAGE = 100
 class Kind(StrEnum):
     CHARGED_AFTER_END = "charged_after_end"
     CHARGED_THOUGH_ENDING = "charged_though_ending"
+    CHARGED_TWICE = "charged_twice"
+    CHARGED_ELSEWHERE = "charged_elsewhere"
     CHARGED_UNKNOWN = "charged_unknown"
     STOPS_THOUGH_ACTIVE = "stops_though_active"
     FACTS_DIFFER = "facts_differ"
@@ -39,6 +41,8 @@ class Kind(StrEnum):
 MEANS = {
     Kind.CHARGED_AFTER_END: "the membership has ended, and the provider goes on charging",
     Kind.CHARGED_THOUGH_ENDING: "the member has ended it, and the provider goes on charging",
+    Kind.CHARGED_TWICE: "somebody else bills the membership, and the provider charges for it as well: ask the member",
+    Kind.CHARGED_ELSEWHERE: "the membership has ended, and whoever bills it charges on: only the member can stop it",
     Kind.CHARGED_UNKNOWN: "the provider charges somebody who is no member here: import them, or stop it there",
     Kind.STOPS_THOUGH_ACTIVE: "the membership goes on here and ends at the provider: ask the member which is meant",
     Kind.FACTS_DIFFER: "status or price at the provider is another than here",
@@ -100,6 +104,7 @@ def _members(session: Session, refs: list[str | None]) -> dict[str, Any]:
             Member.subscription_status,
             Member.price_minor,
             Member.currency,
+            Member.billed_by,
             reference.label("ref"),
             ends.label("ends"),
             _is_being_settled().label("settling"),
@@ -121,8 +126,14 @@ def _compare(there: Subscription, here: Any) -> Difference | None:
     if here.settling:
         return None
     if here.status != MemberStatus.ACTIVE:
-        return difference(Kind.CHARGED_AFTER_END) if there.charges_on else None
-    if here.ends:
+        kind = Kind.CHARGED_AFTER_END if there.can_stop else Kind.CHARGED_ELSEWHERE
+        return difference(kind, there.billed_by or "") if there.charges_on else None
+    if here.billed_by is not None and there.can_stop:
+        return difference(Kind.CHARGED_TWICE, f"{here.billed_by} here") if there.charges_on else None
+    if there.billed_by != here.billed_by:
+        ours = here.billed_by or "the provider"
+        return difference(Kind.FACTS_DIFFER, f"billed by {ours} here, by {there.billed_by} there")
+    if here.ends and there.can_stop:
         return difference(Kind.CHARGED_THOUGH_ENDING) if there.charges_on else None
     if there.status != here.subscription_status:
         return difference(Kind.FACTS_DIFFER, f"{here.subscription_status} here, {there.status} there")
@@ -174,7 +185,8 @@ def _missing(
     while True:
         rows = session.execute(
             select(Member.id, Member.external_id, func.coalesce(Member.billing_ref, Member.public_id).label("ref"))
-            .where(Member.id > last, paying(), ~_is_being_settled())
+            # What others bill the provider need not know.
+            .where(Member.id > last, paying(), Member.billed_by.is_(None), ~_is_being_settled())
             .order_by(Member.id)
             .limit(1000)
         ).all()

@@ -23,6 +23,7 @@ from settings import Settings
 
 LIVE_CASE = "live_case"
 UNREACHABLE = "unreachable"
+TOLD = "told"
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,11 +48,12 @@ class Preview:
 def preview(session: Session, settings: Settings, now: datetime) -> Preview:
     """The forecast of a campaign that would be drafted at ``now``: counts by the one rule, each reason on its own."""
     code = reason(settings.policy, now)
-    reachable, no_live_case = askable(now)
+    reachable, no_live_case, not_told = askable(settings, now)
     verdict = sa.case(
         (code.not_in([str(c) for c in DORMANT]), code),
         (~reachable, UNREACHABLE),
         (~no_live_case, LIVE_CASE),
+        (~not_told, TOLD),
         else_=code,
     ).label("verdict")
     counted = session.execute(
@@ -63,7 +65,7 @@ def preview(session: Session, settings: Settings, now: datetime) -> Preview:
     by_rule = {str(rule): counts.pop(rule, 0) for rule in (Code.NEVER_USED, Code.STOPPED_USING)}
     total = sum(by_rule.values())
     chosen = dormant(
-        settings.policy, now, [Member.currency, Member.billing_interval, Member.price_minor], *askable(now)
+        settings.policy, now, [Member.currency, Member.billing_interval, Member.price_minor], *askable(settings, now)
     ).subquery()
     money = session.execute(
         select(chosen.c.currency, chosen.c.billing_interval, func.count(), func.sum(chosen.c.price_minor))
@@ -100,7 +102,7 @@ def dormant_rows(session: Session, settings: Settings, now: datetime) -> Any:
         Member.price_minor,
         Member.currency,
     ]
-    selected = dormant(settings.policy, now, columns, *askable(now))
+    selected = dormant(settings.policy, now, columns, *askable(settings, now))
     result = session.execute(selected.execution_options(yield_per=1000))
     return (_as_mapping(row) for row in result)
 

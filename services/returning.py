@@ -8,7 +8,19 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
 
-from sqlalchemy import BigInteger, ColumnElement, String, and_, exists, func, literal, literal_column, select, update
+from sqlalchemy import (
+    BigInteger,
+    ColumnElement,
+    String,
+    Table,
+    and_,
+    exists,
+    func,
+    literal,
+    literal_column,
+    select,
+    update,
+)
 from sqlalchemy import case as when
 from sqlalchemy.orm import Session
 
@@ -18,9 +30,10 @@ from domain.lifecycle import Answer, CaseState, MemberStatus, MessageState, Orde
 from domain.notices import Kind
 from domain.policy import SubscriptionStatus
 from models import BillingOrder, Case, Member, Message, change, insert
-from models.base import UTCDateTime
+from models.base import UTCDateTime, latest
 from services import billing, events, outbox
 from services.cases import lock, lock_members, new_batch
+from services.closing import keep_until_in_sql
 from services.decisions import is_billed
 from settings import Settings
 
@@ -147,6 +160,8 @@ def reverse_for_use(session: Session, settings: Settings, uses: Any, now: dateti
         Case.closed_at.is_(None),
         Case.answer == Answer.LAPSE,
         Member.status == MemberStatus.ACTIVE,
+        # Where nothing ends by it, the answer is a note.
+        Member.billed_by.is_(None),
         after_own_end,
         deadline=Case.deadline_at,
     )
@@ -168,10 +183,22 @@ def reverse_for_bounce(session: Session, settings: Settings, member: Member, add
 
 
 def returned_elsewhere(session: Session, settings: Settings, now: datetime) -> int:
-    """A lapsed member for whom more has been paid since has come back at the service itself: active, not purged."""
+    """A lapsed member for whom more has been paid since has come back at the service itself: active, not purged.
+
+    Not so who is said to have paid for the very time that was given back with the end.
+    """
+    given_back = exists(
+        select(BillingOrder.id).where(
+            BillingOrder.member_id == Member.id,
+            BillingOrder.kind == OrderKind.REFUND,
+            BillingOrder.at_once,
+            BillingOrder.state != OrderState.SUPERSEDED,
+            BillingOrder.paid_through >= Member.paid_through,
+        )
+    )
     # A literal: the partial index over the lapsed knows them then.
     lapsed = Member.status == literal_column("'lapsed'")
-    paid_again = select(Member.id).where(lapsed, Member.paid_through > Member.access_ends_at)
+    paid_again = select(Member.id).where(lapsed, Member.paid_through > Member.access_ends_at, ~given_back)
     # Found once, and locked as they are: who pays while this runs is another file's, or another word's.
     returned = session.scalars(paid_again.order_by(Member.id).with_for_update(key_share=True)).all()
     if not returned:
@@ -192,6 +219,40 @@ def returned_elsewhere(session: Session, settings: Settings, now: datetime) -> i
         ).where(Member.id.in_(returned)),
     )
     return _activate(session, Member.id.in_(returned), now, returned_at=now)
+
+
+def learn_what_was_paid(session: Session, settings: Settings, incoming: Table) -> int:
+    """Of lapsed members until when they had paid was not on record: where a file says it now, for the first time, and
+    it reaches no further than one period after the end, that was a payment before the end and no return. They have
+    access until then, and everything is saved accordingly. Before the file's values are taken over; how many.
+
+    ``incoming`` has external_id and paid_through.
+    """
+    interval = func.coalesce(Member.billing_interval, "month")
+    unknown = and_(
+        Member.external_id == incoming.c.external_id,
+        Member.status == MemberStatus.LAPSED,
+        Member.paid_through.is_(None),
+        incoming.c.paid_through > Member.access_ends_at,
+    )
+    learned = 0
+    # Month ends are few, and a period is not what SQL can count.
+    for at, every in session.execute(select(Member.lapsed_at, interval).where(unknown).distinct()).all():
+        assert at is not None, "the database holds a lapse to have its instant"
+        bound = _a_period_after(at, every, settings)
+        until = incoming.c.paid_through
+        learned += change(
+            session,
+            update(Member)
+            .where(unknown, Member.lapsed_at == at, interval == every, until < bound)
+            .values(access_ends_at=until, keep_until=keep_until_in_sql(settings, until, at, bound)),
+        )
+    return learned
+
+
+def _a_period_after(at: datetime, interval: str, settings: Settings) -> datetime:
+    known = interval if interval in dates.INTERVALS else "month"
+    return dates.following_charge(at, known, at, settings.zone)
 
 
 def _activate(session: Session, which: Any, now: datetime, **values: Any) -> int:
@@ -243,8 +304,18 @@ def _reverse(session: Session, which: Any, becomes: CaseState, mail: Kind | None
 
 
 def _take_back_stops(session: Session, which: ColumnElement[bool], now: datetime, *, done_too: bool) -> None:
-    """Strike out the stops that no provider has heard of, and order an undo of the others."""
+    """Strike out the stops that no provider has heard of, and order an undo of the others. A rest that no provider has
+    heard of does not go back either, and is the member's again."""
     stops = and_(which, BillingOrder.kind == OrderKind.STOP)
+    rests = and_(which, BillingOrder.kind == OrderKind.REFUND, BillingOrder.at_once)
+    untried = and_(rests, BillingOrder.state == OrderState.QUEUED, BillingOrder.attempts == 0)
+    change(
+        session,
+        update(Member)
+        .where(Member.id == BillingOrder.member_id, untried, BillingOrder.paid_through.is_not(None))
+        .values(paid_through=latest(BillingOrder.paid_through, Member.paid_through)),
+    )
+    change(session, update(BillingOrder).where(untried).values(state=OrderState.SUPERSEDED, done_at=now))
     change(
         session,
         update(BillingOrder)

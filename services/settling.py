@@ -8,7 +8,7 @@ mail (services/mail/pace.py): a claim takes so many instants of the common row, 
 from collections import deque
 from collections.abc import Callable
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from threading import Event
 from time import monotonic
@@ -16,7 +16,7 @@ from time import monotonic
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
-from domain.errors import BillingError, BillingPending, BillingTemporary
+from domain.errors import BillingClosed, BillingError, BillingPending, BillingTemporary
 from domain.ports import Billing, BillingReceipt, Clock
 from models import BillingPace, change, for_writing, insert
 from services import billing
@@ -55,14 +55,14 @@ def settle(
     with ThreadPoolExecutor(pace.connections, thread_name_prefix="dormouse billing") as threads:
         while True:
             run.write_down()
-            stopping = enough() or run.silent >= GIVES_UP_AFTER
+            stopping = enough() or run.closed or run.silent >= GIVES_UP_AFTER
             if stopping:
                 run.give_back()
             elif run.needs_more():
                 run.claim()
             run.begin(threads)
             if not run.asked and not run.waiting and (stopping or run.nothing_due):
-                return run.settled
+                return replace(run.settled, closed=run.closed)
             run.rest()
 
 
@@ -77,6 +77,8 @@ class _Run:
         self.settled = Settled()
         self.silent = 0
         self.nothing_due = False
+        self.closed = False
+        """The provider's address has said that it takes no more orders."""
         self._look_at = 0.0
 
     def needs_more(self) -> bool:
@@ -137,6 +139,7 @@ class _Run:
 
     def _count(self, one: Claimed, outcome: BillingReceipt | BillingError, now: datetime) -> None:
         mine = billing.record(self._session, one, outcome, now)
+        self.closed = self.closed or isinstance(outcome, BillingClosed)
         unanswered = isinstance(outcome, BillingTemporary) and not isinstance(outcome, BillingPending)
         self.silent = self.silent + 1 if unanswered else 0
         self.settled = self.settled.plus(outcome) if mine else self.settled

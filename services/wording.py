@@ -7,6 +7,7 @@ English text is the msgid. Days are named in the service's time zone.
 from collections.abc import Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
+from dataclasses import dataclass
 from datetime import date, datetime, timedelta, tzinfo
 from decimal import ROUND_HALF_UP, Decimal
 from functools import lru_cache
@@ -24,6 +25,7 @@ from domain.lifecycle import HoldReason, Rule
 from domain.money import Money, to_decimal
 from domain.policy import Code
 from services.installation import installed
+from settings import Settings
 
 Language = Literal["en", "de"]
 LANGUAGES: tuple[Language, ...] = ("en", "de")
@@ -246,8 +248,15 @@ def paid_since(
     return Money(price_minor, currency).times(count) if count > 0 else None
 
 
+def paid(known: Money | None, as_of: datetime | None, estimate: Money | None, zone: tzinfo) -> str | None:
+    """ "€194.85 (as of 3 June 2026)" where it is known, else "about €195 (an estimate)"; None where nothing is."""
+    if known is not None and as_of is not None:
+        return _("%(amount)s (as of %(day)s)", amount=money(known.minor, known.currency), day=short_date(as_of, zone))
+    return None if estimate is None else about(estimate)
+
+
 def about(amount: Money) -> str:
-    """ "about €195": an estimate has no cents."""
+    """ "about €195 (an estimate)": it has no cents."""
     return _about(amount, voice())
 
 
@@ -257,7 +266,7 @@ def _about(amount: Money, voice: Voice) -> str:
     whole = to_decimal(amount.minor, get_currency_precision(amount.currency)).quantize(Decimal(1), ROUND_HALF_UP)
     pattern = Locale.parse(language).currency_formats["standard"].pattern.replace(".00", "")
     return _(
-        "about %(amount)s",
+        "about %(amount)s (an estimate)",
         amount=format_currency(whole, amount.currency, pattern, locale=language, currency_digits=False)
         if whole
         else money(amount.minor, amount.currency),
@@ -268,6 +277,31 @@ def spoken_address(email: str) -> str:
     """A masked address for the ear: screen readers make little of "m…@example.org"."""
     local, _at, host = email.rpartition("@")
     return _("an address at %(host)s that begins with %(letter)s", host=host, letter=local[:1])
+
+
+@dataclass(frozen=True, slots=True)
+class Elsewhere:
+    """Who bills a membership by itself, why that means that it does not end here, and where it can be ended."""
+
+    store: str
+    sentence: str
+    address: str | None
+    """A page that says how; None where the settings name none."""
+
+
+def where_to_end(store: str | None, settings: Settings) -> Elsewhere | None:
+    """None of a membership that ends here."""
+    if store is None:
+        return None
+    return Elsewhere(store, billed_elsewhere(store), settings.where_to_end.get(store))
+
+
+def billed_elsewhere(store: str | None) -> str:
+    """Why nothing ends here of what ``store``, an app store or a partner, bills by itself."""
+    return _(
+        "%(store)s bills your membership, so we cannot stop the charges: only you can end it, at %(store)s.",
+        store=store or _("Somebody else"),
+    )
 
 
 # Decisions

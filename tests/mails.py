@@ -20,6 +20,7 @@ from typing import Any, NamedTuple
 
 from app import create_app
 from domain.lifecycle import Rule
+from domain.money import Money
 from domain.notices import Kind
 from domain.ports import Mail
 from services.installation import installed
@@ -40,6 +41,9 @@ USED = {
 }
 ANNUAL = {"paid_through": datetime(2027, 5, 14, 22, tzinfo=UTC), "interval": "year", "price_minor": 11900}
 BARE = {"name": None, "plan": None, "price_minor": None, "currency": None, "interval": None}
+PAYS_A_YEAR = {**ANNUAL, "subscription_status": "active"}
+STORE = {"billed_by": "App Store"}
+STORES = {"billed_by": ("App Store=https://support.example.com/end",)}
 KEEPS = {"on_silence": "keep"}
 
 
@@ -60,6 +64,14 @@ VARIANTS = {
     "warning-paid-for-a-year": Variant(Kind.WARNING, ANNUAL),
     "warning-little-is-known": Variant(Kind.WARNING, BARE),
     "warning-after-a-machine": Variant(Kind.WARNING, {"voided": True}),
+    "warning-billed-by-a-store": Variant(Kind.WARNING, STORE, STORES),
+    "last_call-billed-by-a-store": Variant(Kind.LAST_CALL, STORE, STORES),
+    "receipt_lapse-billed-by-a-store": Variant(Kind.RECEIPT_LAPSE, STORE, STORES),
+    "told-where-to-end-it": Variant(Kind.TOLD, STORE, STORES),
+    "erased-billed-by-a-store": Variant(Kind.ERASED, STORE, STORES),
+    "erase_confirm-billed-by-a-store": Variant(Kind.ERASE_CONFIRM, STORE),
+    "warning-where-the-rest-goes-back": Variant(Kind.WARNING, PAYS_A_YEAR, {"refund": "pro_rata"}),
+    "lapsed-and-the-rest-went-back": Variant(Kind.LAPSED, {"rest": True, "refunded": Money(1040, "EUR")}),
     "lapsed-paid-for-a-year": Variant(Kind.LAPSED, ANNUAL),
     "lapsed-by-own-wish": Variant(Kind.LAPSED, {"answered_at": datetime(2026, 5, 20, 9, tzinfo=UTC)}),
     "returned-after-the-end": Variant(Kind.RETURNED, {"undone": True}),

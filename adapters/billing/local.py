@@ -31,6 +31,7 @@ from sqlalchemy.exc import OperationalError
 
 from domain.dates import INTERVALS, following_charge
 from domain.errors import BillingGone, BillingPermanent, BillingTemporary, BillingUnknown, NotFound
+from domain.money import Money
 from domain.money import pro_rata as share_of
 from domain.policy import SubscriptionStatus
 from domain.ports import BillingReceipt, Charge, Page, Subscription
@@ -63,6 +64,8 @@ _call = table(
     "local_call",
     column("key", String),
     column("reference", String),
+    column("refunded_minor", BigInteger),
+    column("currency", String),
     column("next_charge_at", _instant),
     column("called_at", _instant),
 )
@@ -181,17 +184,20 @@ class _Call:
         self.reference = f"local-{secrets.token_hex(8)}"
         self.next_charge_at: datetime | None = None
         self.ended_at: datetime | None = None
+        self.refunded: Money | None = None
         self.answered: BillingReceipt | None = None
         self._read_back: Subscription | None = None
         values = {"key": key, "reference": self.reference, "next_charge_at": None, "called_at": now}
         if not self._insert_new(_call, values):
-            row = connection.execute(select(_call.c.reference, _call.c.next_charge_at).where(_call.c.key == key)).one()
+            row = connection.execute(select(_call).where(_call.c.key == key)).one()
             self.reference, self.next_charge_at = row.reference, _aware(row.next_charge_at)
-            self.answered = BillingReceipt(row.reference, _aware(row.next_charge_at))
+            if row.refunded_minor is not None:
+                self.refunded = Money(row.refunded_minor, row.currency or "")
+            self.answered = self.receipt
 
     @property
     def receipt(self) -> BillingReceipt:
-        return BillingReceipt(self.reference, self.next_charge_at, read_back=self._read_back)
+        return BillingReceipt(self.reference, self.next_charge_at, refunded=self.refunded, read_back=self._read_back)
 
     def know(self) -> None:
         """A reference that the books do not know yet gets a subscription: its earlier charges were made elsewhere."""
@@ -224,6 +230,7 @@ class _Call:
 
     def refund(self, since: datetime, pro_rata: bool) -> None:
         """What has gone back already counts: no charge is ever refunded by more than it was."""
+        self.refunded = Money(0, "")
         for row in self._connection.execute(
             select(_charge).where(_charge.c.billing_ref == self._ref).order_by(_charge.c.id).with_for_update()
         ).all():
@@ -238,12 +245,14 @@ class _Call:
                 self._connection.execute(
                     update(_charge).where(_charge.c.id == row.id).values(refunded_at=self._now, refunded_minor=owed)
                 )
+                self.refunded = self.refunded.plus(owed - (row.refunded_minor or 0), row.currency)
 
     def close(self) -> None:
-        if self.answered is None and self.next_charge_at is not None:
-            self._connection.execute(
-                update(_call).where(_call.c.key == self._key).values(next_charge_at=self.next_charge_at)
-            )
+        learned: dict[str, object] = {"next_charge_at": self.next_charge_at}
+        if self.refunded is not None:
+            learned |= {"refunded_minor": self.refunded.minor, "currency": self.refunded.currency}
+        if self.answered is None and any(value is not None for value in learned.values()):
+            self._connection.execute(update(_call).where(_call.c.key == self._key).values(learned))
         row = self._connection.execute(select(_subscription).where(_subscription.c.billing_ref == self._ref)).first()
         self._read_back = None if row is None else _told(row, self._now)
 

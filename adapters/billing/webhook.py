@@ -11,19 +11,16 @@ from datetime import datetime
 from typing import Any
 
 from domain import webhooks
+from domain.acknowledgement import outcome, reason, subscription
 from domain.errors import (
-    BillingGone,
+    BillingClosed,
     BillingPending,
     BillingPermanent,
-    BillingRefused,
     BillingTemporary,
     BillingUnknown,
     NotSigned,
 )
 from domain.ports import Acknowledged, BillingReceipt, Charge, Outcome, Page, Subscription, WebhookSender
-
-FACTS = ("status", "stopping", "price_minor", "currency", "interval", "plan")
-INSTANTS = ("period_start", "paid_through", "next_charge_at")
 
 
 class WebhookBilling:
@@ -94,7 +91,7 @@ class WebhookBilling:
             case Outcome.TEMPORARY:
                 raise BillingTemporary(f"BILLING_URL: {reply.text}")
             case Outcome.GONE:
-                raise BillingPermanent("BILLING_URL takes no more commands (410): give it another address, then retry")
+                raise BillingClosed("BILLING_URL takes no more commands (410)")
             case Outcome.PERMANENT:
                 raise BillingPermanent(f"BILLING_URL: {reply.text}")
         try:
@@ -104,51 +101,5 @@ class WebhookBilling:
         if not isinstance(said, dict):
             return {}
         if said.get("status") == "unknown":
-            raise BillingUnknown(_reason(said))
+            raise BillingUnknown(reason(said))
         return said
-
-
-def outcome(said: dict[str, Any]) -> BillingReceipt | BillingPermanent:
-    """What the service says of an order: done, or why it is not."""
-    match said.get("status"):
-        case "done":
-            found = said.get("subscription")
-            told = subscription(str(found.get("billing_ref", "")), found) if isinstance(found, dict) else None
-            return BillingReceipt(
-                reference=str(said.get("reference") or said.get("order") or "")[:200],
-                next_charge_at=_instant(said.get("next_charge_at")),
-                billing_ref=said.get("billing_ref"),
-                read_back=told,
-            )
-        case "refused":
-            pay_at = said.get("pay_at")
-            return BillingRefused(_reason(said), pay_at if _is_link(pay_at) else None)
-        case "unknown":
-            return BillingUnknown(_reason(said))
-        case "gone":
-            return BillingGone(_reason(said))
-        case _:
-            return BillingPermanent(_reason(said))
-
-
-def subscription(billing_ref: str, found: dict[str, Any]) -> Subscription:
-    return Subscription(
-        billing_ref=billing_ref,
-        **{name: found[name] for name in FACTS if found.get(name) is not None},
-        **{name: _instant(found.get(name)) for name in INSTANTS},
-    )
-
-
-def _reason(said: dict[str, Any]) -> str:
-    return f"the service says: {str(said.get('reason') or said.get('status'))[:300]}"
-
-
-def _is_link(value: object) -> bool:
-    return isinstance(value, str) and value.startswith("https://")
-
-
-def _instant(value: object) -> datetime | None:
-    if not isinstance(value, str):
-        return None
-    found = datetime.fromisoformat(value)
-    return found if found.tzinfo is not None else None

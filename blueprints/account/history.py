@@ -6,6 +6,7 @@ from datetime import datetime
 
 from flask_babel import lazy_gettext
 
+from domain.lifecycle import OrderKind
 from domain.notices import Kind
 from services.account import Happening
 
@@ -48,6 +49,7 @@ MAILED = {
     Kind.RECEIPT_KEEP: lazy_gettext("We confirmed your answer by e-mail."),
     Kind.RECEIPT_LAPSE: lazy_gettext("We confirmed your answer by e-mail."),
     Kind.LAPSED: lazy_gettext("We told you by e-mail that your membership has ended, and what is saved."),
+    Kind.TOLD: lazy_gettext("We told you by e-mail that only you can end your membership."),
     Kind.USED_AFTER_END: lazy_gettext("We asked you by e-mail whether the end you chose still holds."),
     Kind.END_UNCLEAR: lazy_gettext(
         "We asked you by e-mail which membership somebody wanted to end without signing in."
@@ -63,6 +65,7 @@ SENT = MAILED | {
     Kind.ERASED: lazy_gettext("We confirmed by e-mail that your data is deleted for good."),
 }
 """Every mail there is to a member: the history tells those of this programme, the download all."""
+GIVEN_BACK = lazy_gettext("What you had paid for the time after the end went back to you.")
 NOT_DELIVERED = lazy_gettext("A mail to you could not be delivered.")
 
 
@@ -81,6 +84,8 @@ def _words(event: Happening) -> object | None:
         return CLOSED.get(event.detail or "")
     if event.code == "mail_accepted":
         return MAILED.get(Kind(event.detail)) if event.detail in list(Kind) else None
+    if event.code == "billing_done" and event.detail == OrderKind.REFUND:
+        return GIVEN_BACK
     if event.code in ("mail_bounced", "mail_failed"):
         return NOT_DELIVERED
     return WORDS.get(event.code)

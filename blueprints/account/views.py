@@ -31,7 +31,8 @@ def show() -> str:
         "account/show.html",
         member=member,
         has_case=current_user.asked,
-        ending=current_user.asked == Answer.LAPSE,
+        ending=current_user.asked == Answer.LAPSE and member.billed_by is None,
+        elsewhere=wording.where_to_end(member.billed_by, here.settings),
         spoken=wording.supported(member.locale),
         next_charge=_next_charge(member, here.clock.now()),
         price=wording.price(member.price_minor, member.currency, member.billing_interval),
@@ -65,6 +66,8 @@ def end() -> Response | str:
         ends=wording.last_day(outlook.ends_at, zone),
         access=wording.last_day(outlook.access_ends_at, zone) if outlook.access_ends_at > outlook.ends_at else None,
         saved=wording.last_day_short(outlook.keep_until, zone),
+        gives_back=outlook.gives_back,
+        elsewhere=wording.where_to_end(member.billed_by, here.settings),
     )
 
 
@@ -147,6 +150,7 @@ def _erase_page(**what_came_of_it: bool) -> str:
     return render_template(
         "account/erase.html",
         member=member,
+        elsewhere=wording.where_to_end(member.billed_by, installed().settings),
         keep_months=wording.count_months(installed().settings.keep_months),
         **what_came_of_it,
     )
@@ -157,7 +161,7 @@ def _next_charge(member: Member, now: datetime) -> str | None:
     running = member.status == MemberStatus.ACTIVE and member.subscription_status == SubscriptionStatus.ACTIVE
     if not running or not member.price_minor or member.currency is None:
         return None
-    if current_user.asked == Answer.LAPSE:
+    if current_user.asked == Answer.LAPSE and member.billed_by is None:
         return gettext("none: you have ended your membership")
     if member.paid_through is None or member.paid_through <= now:
         return None

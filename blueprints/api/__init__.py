@@ -4,10 +4,17 @@ Whoever calls is known by a key in the Authorization header and by nothing else:
 begun. What comes in goes the very way of a file (services/files), what goes out is what pages and commands show.
 """
 
-from blueprints.api import activity, document, events, library, members, notice
+from blueprints.api import activity, billing, document, events, library, members, notice
 from blueprints.api.operations import blueprint, publish
 
-publish(members.OPERATIONS, activity.OPERATIONS, library.OPERATIONS, notice.OPERATIONS, events.OPERATIONS)
+publish(
+    members.OPERATIONS,
+    activity.OPERATIONS,
+    library.OPERATIONS,
+    notice.OPERATIONS,
+    events.OPERATIONS,
+    billing.OPERATIONS,
+)
 blueprint.add_url_rule("/openapi.json", "document", document.as_json)
 blueprint.add_url_rule("", "show", document.as_page)
 

@@ -104,6 +104,7 @@ def _operation(operation: Operation) -> dict[str, Any]:
 IN_PATH = {
     "external_id": ("the service's own number of the member", "10042"),
     "event_id": ("the `webhook-id` it came with", "evt_3f0c6e6ad0b54fb6a2d0a4a8a2f6f0f1"),
+    "order": ("the `order` of the command, which is its `webhook-id`", "stop:3f0c6e6ad0b54fb6a2d0a4a8a2f6f0f1:2"),
 }
 """What it is, and an example."""
 

@@ -67,16 +67,17 @@ def as_json(notice: Notice, locale: str | None, *, amounts: bool) -> dict[str, A
 
 def _amounts(notice: Notice) -> dict[str, Any]:
     here = installed()
-    price, since = notice.price, notice.facts.sign_of_life_at
-    paid = None
+    price, since, zone = notice.price, notice.facts.sign_of_life_at, here.settings.zone
+    estimate = None
     if price is not None and since is not None:
-        paid = wording.paid_since(
+        estimate = wording.paid_since(
             price.minor, price.currency, notice.interval, since, here.clock.now(), here.settings.zone
         )
+    money, text = notice.paid or estimate, wording.paid(notice.paid, notice.paid_as_of, estimate, zone)
     return {
         "price": price and _amount(price, wording.price(price.minor, price.currency, notice.interval)),
         "interval": notice.interval,
-        "paid_since": paid and _amount(paid, wording.about(paid)),
+        "paid_since": money and text and {**_amount(money, text), "estimated": notice.paid is None},
     }
 
 

@@ -68,6 +68,7 @@ class MemberIn(Sent):
     billing_interval: str | None = Field(None, description="month or year")
     subscription_status: str | None = Field(None, description="active, trial, paused, past_due or ended")
     paid_through: Instant | None = None
+    billed_by: str | None = Field(None, description="one of BILLED_BY, where an app store or a partner bills it")
     exempt_reason: str | None = Field(None, description="why this member is never asked")
 
 
@@ -293,16 +294,20 @@ class Amount(Given):
     text: str
 
 
+class Paid(Amount):
+    estimated: bool = Field(description="the present price times the periods; else what the provider has charged")
+
+
 class Amounts(Given):
     price: Amount | None = Field(description="what is paid for each billing period")
     interval: str | None
-    paid_since: Amount | None = Field(description="about what was paid since the last sign of life")
+    paid_since: Paid | None = Field(description="what was paid since the last sign of life")
 
 
 class NoticeOut(Given):
     """What a banner shows: the same words, at the same time, as the one on the pages here."""
 
-    state: Literal["open", "kept", "lapsing"]
+    state: Literal["open", "kept", "lapsing", "told"]
     title: str
     text: str
     action: str = Field(description="what the link says")
@@ -313,6 +318,42 @@ class NoticeOut(Given):
     ends_by_silence: bool
     answer: Literal["keep", "lapse"] | None
     amounts: Amounts | None = Field(description="null unless it was asked for")
+
+
+# Billing
+
+
+class SubscriptionIn(Sent):
+    """What holds of a subscription now."""
+
+    billing_ref: str | None = None
+    status: Literal["active", "trial", "paused", "past_due", "ended"]
+    stopping: bool | None = Field(None, description="nothing more is charged, and it ends with what is paid")
+    price_minor: int | None = None
+    currency: str | None = None
+    interval: str | None = None
+    billed_by: str | None = Field(None, description="who charges for it, where it is somebody else")
+    period_start: GivenInstant | None = None
+    paid_through: GivenInstant | None = None
+    next_charge_at: GivenInstant | None = None
+
+
+class AcknowledgementIn(Sent):
+    """What became of a billing order."""
+
+    model_config = ConfigDict(json_schema_extra={"examples": [{"status": "done", "reference": "INV-7"}]})
+
+    status: Literal["done", "refused", "unknown", "gone", "failed"]
+    reference: str | None = Field(
+        None, max_length=200, description="where you see it, such as the number of an invoice"
+    )
+    reason: str | None = Field(None, description="why it is not done, in a sentence for an operator")
+    pay_at: str | None = Field(None, description="of a payment that was declined: where the member can pay otherwise")
+    billing_ref: str | None = Field(None, max_length=200, description="the new reference, where there is one")
+    next_charge_at: GivenInstant | None = None
+    refunded_minor: int | None = Field(None, ge=0, description="what went back, in the currency's smallest unit")
+    currency: str | None = Field(None, min_length=3, max_length=3)
+    subscription: SubscriptionIn | None = None
 
 
 # Problems

@@ -6,6 +6,7 @@ from datetime import datetime, tzinfo
 from flask_babel import gettext as _
 
 from domain.lifecycle import Answer, Rule
+from domain.money import known
 from domain.policy import assess
 from services import wording
 from services.notice import Standing, State
@@ -39,6 +40,8 @@ class Words:
     """Until when the service can be used, where that is longer than the membership."""
     saved: str
     again: str
+    elsewhere: wording.Elsewhere | None
+    """Where the membership ends, if not here."""
 
 
 def of_standing(seen: Standing, settings: Settings, now: datetime) -> Words:
@@ -66,6 +69,7 @@ def of_standing(seen: Standing, settings: Settings, now: datetime) -> Words:
         access=None if outlook.access_ends_at <= outlook.ends_at else wording.last_day(outlook.access_ends_at, zone),
         saved=wording.last_day_short(outlook.keep_until, zone),
         again=wording.short_date(outlook.asked_again_on, zone),
+        elsewhere=wording.where_to_end(member.billed_by, settings),
     )
 
 
@@ -136,4 +140,5 @@ def _paid(seen: Standing, settings: Settings, now: datetime) -> str | None:
         return None
     member = seen.member
     amount = wording.paid_since(member.price_minor, member.currency, member.billing_interval, since, now, settings.zone)
-    return None if amount is None else wording.about(amount)
+    charged = known(seen.case.paid_minor, seen.case.paid_currency)
+    return wording.paid(charged, seen.case.paid_asked_at, amount, settings.zone)

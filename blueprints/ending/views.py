@@ -88,6 +88,7 @@ def _form(who: str, email: str, wrong: dict[str, bool] | None = None) -> str:
         wrong=wrong or {},
         keep_months=wording.count_months(installed().settings.keep_months),
         longest_name=LONGEST_NAME,
+        some_end_elsewhere=bool(installed().settings.billed_by),
     )
 
 
@@ -99,5 +100,6 @@ def _kept() -> Received | None:
 
 
 def _words(kept: Received) -> dict[str, object]:
-    at = wording.date_and_time(datetime.fromtimestamp(kept.at, UTC), installed().settings.zone)
-    return {"who": kept.who, "email": kept.email, "at": at}
+    settings = installed().settings
+    at = wording.date_and_time(datetime.fromtimestamp(kept.at, UTC), settings.zone)
+    return {"who": kept.who, "email": kept.email, "at": at, "some_end_elsewhere": bool(settings.billed_by)}

@@ -63,12 +63,18 @@ def word(name: str, words: dict[str, str], default: str | None = None) -> Callab
         value = cell.strip()
         if not value:
             return default
-        found = words.get(value.casefold().replace(" ", "_").replace("-", "_"))
+        found = words.get(folded(value))
         if found is None:
-            raise BadValue(f"{name} {quoted(value)} is none of {', '.join(dict.fromkeys(words.values()))}")
+            known = ", ".join(dict.fromkeys(words.values())) or f"those in {name.upper()}, which is not set"
+            raise BadValue(f"{name} {quoted(value)} is none of {known}")
         return found
 
     return Remembered(clean).__getitem__
+
+
+def folded(value: str) -> str:
+    """A word as the keys of ``word`` spell it."""
+    return value.casefold().replace(" ", "_").replace("-", "_")
 
 
 LOCALE = re.compile(

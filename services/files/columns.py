@@ -34,6 +34,7 @@ MEANT = {
         "paid_through": "paid_until paid_till paid_to period_end current_period_end renews_at renewal_date expires_at"
         " valid_until next_billing_date",
         "billing_ref": "subscription_id stripe_subscription_id",
+        "billed_by": "store app_store billing_source billing_channel payment_channel purchased_from sold_by",
         "exempt_reason": "exempt exemption",
     }.items()
 }

@@ -12,7 +12,8 @@ from settings import Settings
 
 COLUMNS = (
     "external_id", "email", "name", "locale", "joined_at", "last_used_at", "plan", "price", "currency",
-    "billing_interval", "subscription_status", "paid_through", "billing_ref", "exempt_reason",
+    "billing_interval", "subscription_status", "paid_through", "billing_ref", "billed_by",
+    "exempt_reason",
 )  # fmt: skip
 REQUIRED = ("external_id", "email", "joined_at")
 
@@ -25,6 +26,11 @@ INTERVALS = {
     **dict.fromkeys(("week", "weekly", "w", "1w", "p1w", "woche", "wöchentlich"), "week"),
 }
 STATUSES = {str(status): str(status) for status in SubscriptionStatus}
+
+
+def _stores(settings: Settings) -> dict[str, str]:
+    return {cells.folded(name): name for name in settings.where_to_end}
+
 
 Row = tuple[Any, ...]
 """line, external_id, email, email_key, then the values of the other columns as ``staged_columns`` names them."""
@@ -70,6 +76,7 @@ class Rows:
             "subscription_status": cells.word("subscription_status", STATUSES, SubscriptionStatus.ACTIVE.value),
             "paid_through": instants.cleaner("paid_through", future=True),
             "billing_ref": cells.text("billing_ref", 200),
+            "billed_by": cells.word("billed_by", _stores(settings)),
             "exempt_reason": cells.Remembered(cells.text("exempt_reason", 200)).__getitem__,
         }
 

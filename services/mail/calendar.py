@@ -17,11 +17,22 @@ LONGEST_LINE = 75
 _TEXT = str.maketrans({"\\": "\\\\", ";": "\\;", ",": "\\,", "\n": "\\n", "\r": None})
 
 
-def deadline(settings: Settings, locale: str | None, uid: str, deadline_at: datetime, now: datetime) -> str:
-    """An iCalendar of the last day before ``deadline_at``, worded in the reader's language."""
+def deadline(
+    settings: Settings, locale: str | None, uid: str, deadline_at: datetime, now: datetime, store: str | None = None
+) -> str:
+    """An iCalendar of the last day before ``deadline_at``, worded in the reader's language.
+
+    ``store`` bills the membership by itself, where somebody does: then nothing ends on that day.
+    """
     with wording.speaking(wording.supported(locale)):
         same_for_all = _described(
-            settings.service_name, settings.on_silence, settings.public_url, settings.zone, deadline_at, wording.voice()
+            settings.service_name,
+            settings.on_silence,
+            settings.public_url,
+            settings.zone,
+            deadline_at,
+            store,
+            wording.voice(),
         )
     return same_for_all.replace(_UID, _folded(f"UID:{uid}")).replace(_STAMP, f"{now:%Y%m%dT%H%M%SZ}")
 
@@ -31,11 +42,19 @@ _UID, _STAMP = "\x00UID", "\x00STAMP"
 
 @lru_cache(maxsize=64)
 def _described(
-    service: str, on_silence: str, public_url: str, zone: tzinfo, deadline_at: datetime, voice: wording.Voice
+    service: str,
+    on_silence: str,
+    public_url: str,
+    zone: tzinfo,
+    deadline_at: datetime,
+    store: str | None,
+    voice: wording.Voice,
 ) -> str:
     """All but the id of the event and the instant of its making, which stand as what no text can hold."""
     day, named = dates.named_day(deadline_at, zone), wording.end_of_day(deadline_at, zone)
-    if on_silence == "lapse":
+    if store is not None:
+        first = wording.billed_elsewhere(store)
+    elif on_silence == "lapse":
         first = gettext(
             "If we hear nothing from you, your membership ends on %(deadline)s. After that you pay nothing more.",
             deadline=named,

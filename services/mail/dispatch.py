@@ -38,12 +38,13 @@ from sqlalchemy import (
 from sqlalchemy.orm import Session, aliased
 
 from domain import dates
-from domain.lifecycle import CampaignState, MemberStatus, MessageState, OrderKind
+from domain.lifecycle import CampaignState, MemberStatus, MessageState, OrderKind, OrderState
+from domain.money import Money, known
 from domain.notices import FIRST_OF_NOTICES, NOTICES, PURGE_AFTER_NOTICE_DAYS, Kind
-from models import Campaign, Case, ClockJump, Member, Message, change
+from models import BillingOrder, Campaign, Case, ClockJump, Member, Message, change
 from models.base import UTCDateTime, latest
 from services import links
-from services.billing import unconfirmed
+from services.billing import rest_of, rest_unconfirmed, unconfirmed
 from services.cases import facts_hold, facts_hold_but, new_batch
 from settings import Settings
 
@@ -61,11 +62,12 @@ _OfMessage = namedtuple("_OfMessage", [
 _OfMember = namedtuple("_OfMember", [
     "id", "external_id", "email", "name", "plan", "price_minor", "currency", "billing_interval", "joined_at",
     "last_used_at", "paid_through", "returned_at", "lapsed_at", "access_ends_at", "keep_until",
+    "billed_by", "subscription_status",
 ])  # fmt: skip
 _OfCase = namedtuple("_OfCase", [
     "id", "public_id", "address_generation", "rule", "found_joined_at", "found_last_used_at",
     "found_sign_of_life_at", "warned_at", "deadline_at", "answered_at", "state", "not_mine_at", "closed_at",
-    "answer", "answer_note",
+    "answer", "answer_note", "paid_minor", "paid_currency", "paid_asked_at",
 ])  # fmt: skip
 _OfCampaign = namedtuple("_OfCampaign", [
     "id", "month", "dormant_count", "drafted_at", "hold_reason", "hold_facts",
@@ -105,6 +107,10 @@ class Claimed:
     thread: str | None = None
     shared: bool = False
     """Whether it is a mail to sign in, and which of several memberships of its address is meant is not known yet."""
+    rest: bool = False
+    """Of the mail of an end: the rest of what was paid goes back."""
+    refunded: Money | None = None
+    """How much of it has, where the provider says."""
 
 
 def claim(session: Session, settings: Settings, now: datetime, limit: int, *, notices: bool = True) -> list[Claimed]:
@@ -189,6 +195,7 @@ def _reading() -> Select[Any]:
             *(campaign[name] for name in _OfCampaign._fields),
             _warning_before(),
             _address_is_shared(),
+            *_went_back(),
         )
         .select_from(_TABLE)
         .outerjoin(Case.__table__, case_.id == message.case_id)
@@ -237,6 +244,8 @@ def _claimed(session: Session, settings: Settings, token: str, now: datetime, ro
         links.for_message(session, settings, message, member, found_case, now),
         row[_TO_REST],
         row[_TO_REST + 1],
+        row[_TO_REST + 2],
+        known(row[_TO_REST + 3], row[_TO_REST + 4]),
     )
 
 
@@ -309,7 +318,7 @@ def _may_go(exempt_plans: tuple[str, ...]) -> ColumnElement[bool]:
     nobody is told that charges have ended, or begun again, before the payment provider has confirmed it.
     """
     confirmed = and_(
-        or_(Message.kind != Kind.LAPSED, ~unconfirmed(OrderKind.STOP)),
+        or_(Message.kind != Kind.LAPSED, ~or_(unconfirmed(OrderKind.STOP), rest_unconfirmed())),
         or_(
             Message.kind != Kind.WELCOME_BACK,
             ~or_(unconfirmed(OrderKind.RESTART), unconfirmed(OrderKind.UNDO)),
@@ -390,6 +399,31 @@ def _address_is_shared() -> ColumnElement[bool]:
     return and_(
         Message.kind == Kind.SIGN_IN,
         exists(select(other.id).where(other.email_key == Member.email_key, other.id != Member.id)),
+    )
+
+
+def _went_back() -> tuple[ColumnElement[Any], ...]:
+    """Whether the end gives back a rest, how much that came to, and in which currency. Asked of the mail of an end."""
+
+    def of_the_refund(column: Any) -> ColumnElement[Any]:
+        return (
+            select(column)
+            .where(
+                Message.kind == Kind.LAPSED,
+                BillingOrder.member_id == Message.member_id,
+                BillingOrder.case_id == Message.case_id,
+                BillingOrder.kind == OrderKind.REFUND,
+                BillingOrder.at_once,
+                BillingOrder.state == OrderState.DONE,
+            )
+            .limit(1)
+            .scalar_subquery()
+        )
+
+    return (
+        and_(Message.kind == Kind.LAPSED, rest_of()),
+        of_the_refund(BillingOrder.refunded_minor),
+        of_the_refund(BillingOrder.currency),
     )
 
 

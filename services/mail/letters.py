@@ -26,7 +26,7 @@ def compose(settings: Settings, claimed: Claimed, facts: Facts, now: datetime) -
         rendered = render(settings, claimed.kind, claimed.locale, facts, claimed.link, now)
         if claimed.kind in WITH_CALENDAR and claimed.case is not None and facts.deadline_at is not None:
             uid = f"{claimed.case.public_id}@{claimed.message_id.rpartition('@')[2].rstrip('>')}"
-            attached = calendar.deadline(settings, claimed.locale, uid, facts.deadline_at, now)
+            attached = calendar.deadline(settings, claimed.locale, uid, facts.deadline_at, now, facts.billed_by)
     return Mail(
         to=claimed.to_address or "",
         subject=rendered.subject,

@@ -90,6 +90,8 @@ def _more(settings: Settings, kind: Kind, now: datetime) -> dict[str, Any]:
     match kind:
         case Kind.RECEIPT_KEEP | Kind.RECEIPT_LAPSE:
             return {"answered_at": now}
+        case Kind.TOLD:
+            return {"billed_by": next(iter(settings.where_to_end), "App Store")}
         case Kind.RETURNED:
             return {"last_used_at": now - timedelta(days=1)}
         case Kind.USED_AFTER_END:

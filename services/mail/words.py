@@ -11,6 +11,7 @@ from babel.dates import format_date
 from domain import dates
 from domain.lifecycle import CaseState, Rule
 from domain.links import LIFETIME, Purpose
+from domain.money import Money, known
 from domain.notices import TO_OPERATORS, VETO_DAYS, Kind
 from services import wording
 from services.mail.dispatch import NO_CAMPAIGN, NO_CASE, NOBODY, Claimed
@@ -66,6 +67,17 @@ class Facts:
     drafted_at: datetime | None = None
     hold_reason: str | None = None
     hold_facts: dict[str, Any] | None = None
+    # The money
+    subscription_status: str | None = None
+    billed_by: str | None = None
+    """The app store or partner where alone the membership can be ended."""
+    rest: bool = False
+    """Of an end that has come: what was paid for the time after it goes back."""
+    refunded: Money | None = None
+    """How much of that has, where the provider says."""
+    paid: Money | None = None
+    """What the provider has charged since the sign of life, where it tells, and as of when."""
+    paid_as_of: datetime | None = None
 
     @classmethod
     def of(cls, claimed: Claimed) -> Self:
@@ -110,6 +122,12 @@ class Facts:
             campaign.drafted_at,
             campaign.hold_reason,
             campaign.hold_facts,
+            member.subscription_status,
+            member.billed_by,
+            claimed.rest,
+            claimed.refunded,
+            known(case.paid_minor, case.paid_currency),
+            case.paid_asked_at,
         )
 
 
@@ -143,7 +161,8 @@ def _for_members(settings: Settings, kind: Kind, facts: Facts, now: datetime) ->
         "name": None if kind == Kind.NEW_ADDRESS else greeting_name(facts.name),
         "membership": membership,
         "membership_line": " · ".join(f"{label}: {value}" for label, value in membership) or None,
-        "ends_by_silence": settings.on_silence == "lapse",
+        "ends_by_silence": settings.on_silence == "lapse" and facts.billed_by is None,
+        **_elsewhere(settings, facts),
         "price": wording.price(facts.price_minor, facts.currency, facts.interval) if priced else None,
         "warned": worded(wording.short_date, facts.warned_at),
         "answered": worded(wording.date_and_time, facts.answered_at),
@@ -163,6 +182,13 @@ def _for_members(settings: Settings, kind: Kind, facts: Facts, now: datetime) ->
     }
 
 
+def _elsewhere(settings: Settings, facts: Facts) -> dict[str, Any]:
+    found = wording.where_to_end(facts.billed_by, settings)
+    if found is None:
+        return {"store": None, "elsewhere": None, "where_to_end": None}
+    return {"store": one_line(found.store), "elsewhere": found.sentence, "where_to_end": found.address}
+
+
 def _withdrawal(settings: Settings, kind: Kind) -> tuple[str, ...]:
     found = settings.withdrawal_notice(wording.language()) if kind == Kind.WELCOME_BACK else None
     return () if found is None else found.paragraphs
@@ -174,7 +200,8 @@ def _why(settings: Settings, facts: Facts, now: datetime) -> dict[str, Any]:
     of_day = tuple([None if instant is None else dates.local_day(instant, zone) for instant in (joined, used, sign)])
     # Where two of them fall on one day at different hours, the hours tell which is meant.
     alike = (of_day[2] == of_day[0]) == (sign == joined) and (of_day[2] == of_day[1]) == (sign == used)
-    return _why_in_words(
+    charged = wording.paid(facts.paid, facts.paid_as_of, None, zone)
+    words = _why_in_words(
         facts.rule or Rule.NEVER_USED,
         of_day if alike else (joined, used, sign),
         dates.local_day(now, zone),
@@ -183,6 +210,7 @@ def _why(settings: Settings, facts: Facts, now: datetime) -> dict[str, Any]:
         zone,
         wording.voice(),
     )
+    return words if charged is None else {**words, "paid": charged}
 
 
 @lru_cache(maxsize=4096)
@@ -220,8 +248,14 @@ def _end(settings: Settings, facts: Facts, now: datetime) -> dict[str, Any]:
     """The day the membership ends or ended, until when it can be used, until when everything is saved."""
     zone, ends_at = settings.zone, facts.lapsed_at or facts.deadline_at
     if ends_at is None:
-        return {"deadline": None, "lapsed": None, "lapsed_short": None, "access": None, "saved": None}
-    access_ends_at = facts.access_ends_at or max(ends_at, facts.paid_through or ends_at)
+        return {
+            "deadline": None, "lapsed": None, "lapsed_short": None, "access": None, "saved": None,
+            "goes_back": None, "went_back": None,
+        }  # fmt: skip
+    gives_back = facts.lapsed_at is None and settings.gives_back(facts.price_minor, facts.subscription_status)
+    access_ends_at = facts.access_ends_at or dates.access_ends(ends_at, facts.paid_through, refunded=gives_back)
+    goes_back = facts.rest or (gives_back and facts.paid_through is not None and facts.paid_through > ends_at)
+    went_back = None if facts.refunded is None else wording.money(facts.refunded.minor, facts.refunded.currency)
     keep_until = facts.keep_until or _keep_until(access_ends_at, settings.keep_months, zone)
     if facts.lapsed_at is not None and facts.deadline_at is not None:
         # A last chance that goes out late names the day before which the purge does not happen: see dispatch.claim.
@@ -231,6 +265,8 @@ def _end(settings: Settings, facts: Facts, now: datetime) -> dict[str, Any]:
         "deadline_passed": ends_at <= now,
         "access": wording.last_day(access_ends_at, zone) if access_ends_at > max(ends_at, now) else None,
         **_saved(keep_until, zone, wording.voice()),
+        "goes_back": wording.last_day_short(ends_at, zone) if goes_back else None,
+        "went_back": went_back,
     }
 
 

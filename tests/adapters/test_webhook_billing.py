@@ -14,7 +14,14 @@ from adapters.billing.local import LocalBilling
 from adapters.billing.webhook import WebhookBilling
 from adapters.webhooks.http import HttpSender
 from domain import webhooks
-from domain.errors import BillingGone, BillingPending, BillingPermanent, BillingTemporary, BillingUnknown
+from domain.errors import (
+    BillingClosed,
+    BillingGone,
+    BillingPending,
+    BillingPermanent,
+    BillingTemporary,
+    BillingUnknown,
+)
 from domain.lifecycle import OrderKind
 from jobs import runner
 from models import BillingOrder, db
@@ -116,7 +123,7 @@ def adapter(hooked: WebhookCatcher) -> WebhookBilling:
         (Answering(200, body=b"thank you"), BillingPending, "awaited"),
         (Answering(200, body=b'{"status": "failed", "reason": "no such thing"}'), BillingPermanent, "no such thing"),
         (Answering(503), BillingTemporary, "503"),
-        (Answering(410), BillingPermanent, "410"),
+        (Answering(410), BillingClosed, "410"),
         (Answering(400), BillingPermanent, "400"),
     ],
 )

@@ -221,6 +221,27 @@ MUTATIONS = [
         "tests/faults/test_overlap.py::test_scenario_42_four_schedulers_and_four_senders_do_everything_once",
     ),
     Mutation(
+        "A membership lapses that an app store goes on billing",
+        "services/closing.py",
+        "            Member.billed_by.is_(None),\n            due,\n",
+        "            due,\n",
+        "tests/services/test_billed_elsewhere.py::test_silence_ends_nothing_that_a_store_bills",
+    ),
+    Mutation(
+        "The rest of a paid period goes back again under another key",
+        "adapters/billing/local.py",
+        "            if owed > (row.refunded_minor or 0):",
+        "            if owed:",
+        "tests/adapters/test_local_billing.py::test_a_refund_gives_back_periods_from_then_on_once",
+    ),
+    Mutation(
+        "Nobody looks whether Stripe has begun a subscription for an order already",
+        "adapters/billing/stripe/client.py",
+        "            if metadata.get(KEY) == key or metadata.get(BEFORE) == ended:",
+        "            if not metadata and ended == key:",
+        "tests/faults/test_kill_billing.py::test_nobody_is_charged_after_an_end_twice_or_begun_twice",
+    ),
+    Mutation(
         "Nobody takes over an order whose lease has run out",
         "services/billing.py",
         "and_(BillingOrder.state == OrderState.WORKING, BillingOrder.lease_until <= now),",

@@ -37,7 +37,7 @@ class ScriptedProvider:
             raise self.answers.pop(0)
         return BillingReceipt(f"receipt of {key}")
 
-    def stop(self, billing_ref: str, *, key: str, now: datetime) -> BillingReceipt:
+    def stop(self, billing_ref: str, *, key: str, now: datetime, at_once: bool = False) -> BillingReceipt:
         return self._answer("stop", billing_ref, key)
 
     def undo(self, billing_ref: str, *, key: str, now: datetime) -> BillingReceipt:
@@ -48,7 +48,9 @@ class ScriptedProvider:
     ) -> BillingReceipt:
         return self._answer("restart", billing_ref, key)
 
-    def refund(self, billing_ref: str, *, since: datetime, key: str, now: datetime) -> BillingReceipt:
+    def refund(
+        self, billing_ref: str, *, since: datetime, key: str, now: datetime, pro_rata: bool = False
+    ) -> BillingReceipt:
         return self._answer("refund", billing_ref, key)
 
 

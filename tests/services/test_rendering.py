@@ -31,7 +31,8 @@ ZONE_DEADLINE = datetime(2026, 6, 30, 22, tzinfo=UTC)
 
 LINKS = {
     **dict.fromkeys(
-        (*NOTICES, Kind.DEADLINE_MOVED, Kind.RECEIPT_KEEP, Kind.RECEIPT_LAPSE, Kind.USED_AFTER_END), "check-in"
+        (*NOTICES, Kind.DEADLINE_MOVED, Kind.RECEIPT_KEEP, Kind.RECEIPT_LAPSE, Kind.USED_AFTER_END, Kind.TOLD),
+        "check-in",
     ),
     **dict.fromkeys((Kind.LAPSED, Kind.LAST_CHANCE), "come-back"),
     Kind.SIGN_IN: "sign-in",

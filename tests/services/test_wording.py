@@ -106,9 +106,9 @@ class TestWords:
         assert paid == (None if amount is None else Money(amount, "EUR"))
 
     def test_an_estimate_is_called_one(self) -> None:
-        assert wording.about(Money(19485, "EUR")) == "about €195"
+        assert wording.about(Money(19485, "EUR")) == "about €195 (an estimate)"
         with wording.in_language("de"):
-            assert wording.about(Money(19485, "EUR")) == "rund 195\xa0€"
+            assert wording.about(Money(19485, "EUR")) == "rund 195\xa0€ (geschätzt)"
 
     def test_the_decision_in_the_words_of_the_contract(self) -> None:
         assert wording.decision_sentence(Code.NEVER_USED, **facts(months=20)) == (

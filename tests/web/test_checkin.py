@@ -94,7 +94,7 @@ def test_the_page_says_who_is_asked_why_what_it_costs_and_what_happens_when(brow
         "Standard",
         "You joined on 15 January 2025 and have not used Lumio since: 16 months.",
         "€12.99 a month",
-        "about €208",
+        "about €208 (an estimate)",
         "we end your membership on Tuesday, 30 June 2026",
         "It continues as before, at €12.99 a month. We do not ask again before 3 June 2027.",
         "It ends on Tuesday, 30 June 2026, and you are not charged any more",

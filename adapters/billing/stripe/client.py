@@ -23,6 +23,7 @@ from domain.errors import (
     BillingTemporary,
     BillingUnknown,
 )
+from domain.money import Money
 from domain.money import pro_rata as share_of
 from domain.ports import BillingReceipt, Charge, Page, Subscription
 
@@ -87,7 +88,9 @@ class StripeBilling:
                     period_end=end,
                     charged_at=charged_at,
                     amount_minor=reading.ours(invoice["amount_paid"], currency),
-                    refunded_minor=reading.ours(self._refunded(_payment(invoice)), currency),
+                    refunded_minor=reading.ours(
+                        sum(one["amount"] for one in self._refunds(_payment(invoice))), currency
+                    ),
                     currency=currency,
                 )
             )
@@ -163,7 +166,7 @@ class StripeBilling:
     def refund(
         self, billing_ref: str, *, since: datetime, key: str, now: datetime, pro_rata: bool = False
     ) -> BillingReceipt:
-        reference = "nothing to refund"
+        reference, refunded = "nothing to refund", Money(0, "")
         for invoice in self._paid_invoices(billing_ref):
             start, end = reading.period(invoice)
             paid, currency = invoice["amount_paid"], invoice["currency"].upper()
@@ -175,15 +178,24 @@ class StripeBilling:
             else:
                 continue
             payment = _payment(invoice)
-            missing = owed - self._refunded(payment)
-            if payment is None or missing <= 0:
+            if payment is None:
+                continue
+            earlier = self._refunds(payment)
+            before = [one for one in earlier if _plain(one.get("metadata")).get(KEY) == key]
+            missing = owed - sum(one["amount"] for one in earlier)
+            if before:
+                # Asked again: what went back the first time is what this key has done.
+                reference = before[0]["id"]
+                refunded = refunded.plus(reading.ours(sum(one["amount"] for one in before), currency), currency)
+            if missing <= 0:
                 continue
             params: Any = {"payment_intent": payment, "amount": missing, "metadata": {KEY: key}}
             made = self._write(
                 f"{key}:{invoice['id']}", lambda options, params=params: self._api.refunds.create(params, options)
             )
             reference = made["id"]
-        return BillingReceipt(reference, read_back=self.read(billing_ref, now=now))
+            refunded = refunded.plus(reading.ours(missing, currency), currency)
+        return BillingReceipt(reference, refunded=refunded, read_back=self.read(billing_ref, now=now))
 
     def news(self, body: bytes, headers: Mapping[str, str], *, now: datetime) -> Sequence[str]:
         return webhook.news(body, headers.get("Stripe-Signature", ""), self._webhook_secrets, self._live, now)
@@ -227,12 +239,13 @@ class StripeBilling:
                 return
             params = {**params, "starting_after": page["data"][-1]["id"]}
 
-    def _refunded(self, payment: str | None) -> int:
+    def _refunds(self, payment: str | None) -> Sequence[Any]:
+        """Of one payment, those that went through or are about to."""
         if payment is None:
-            return 0
+            return []
         params: Any = {"payment_intent": payment, "limit": 100}
         page = self._ask(lambda: self._api.refunds.list(params))
-        return sum(one["amount"] for one in page["data"] if one.get("status") not in ("failed", "canceled"))
+        return [one for one in page["data"] if one.get("status") not in ("failed", "canceled")]
 
     def _update(self, billing_ref: str, key: str, params: Any) -> None:
         self._write(key, lambda options: self._api.subscriptions.update(billing_ref, params, options))
