@@ -1,6 +1,7 @@
 """What every answer says to browsers, and the one address that every request is taken to be for."""
 
 from collections.abc import Iterable
+from typing import Any
 from urllib.parse import urlsplit
 from wsgiref.types import StartResponse, WSGIApplication, WSGIEnvironment
 
@@ -24,6 +25,7 @@ ALWAYS = {
     "Permissions-Policy": "camera=(), geolocation=(), microphone=(), payment=(), usb=()",
     "Cross-Origin-Opener-Policy": "same-origin",
 }
+HTTPS = {"Strict-Transport-Security": "max-age=31536000"}
 PUBLIC_PAGES = frozenset({"static", "programme.show"})
 """Whatever is not listed here may show something personal and is kept by no cache."""
 
@@ -35,22 +37,35 @@ def init_app(app: Flask) -> None:
         # Only the client's address is taken from the proxies; the address of the site is a setting.
         app.wsgi_app = ProxyFix(app.wsgi_app, x_for=settings.trusted_proxies, x_proto=0)  # type: ignore[method-assign]
     https = settings.public_url.startswith("https:")
+    app.wsgi_app = Protected(app.wsgi_app, ALWAYS | (HTTPS if https else {}))  # type: ignore[method-assign]
 
     @app.after_request
     def _protect(response: Response) -> Response:
-        # A page may set its own, stricter or fitter.
-        has = {name.casefold() for name, _ in response.headers}
-        for name, value in ALWAYS.items():
-            if name.casefold() not in has:
-                response.headers.add(name, value)
-        if https:
-            response.headers.setdefault("Strict-Transport-Security", "max-age=31536000")
+        headers, endpoint = response.headers, request.endpoint
+        if endpoint not in PUBLIC_PAGES:
+            headers.setdefault("Cache-Control", "no-store")
+            headers.setdefault("X-Robots-Tag", "noindex")
         # A public page shows whoever is signed in their notice.
-        if request.endpoint not in PUBLIC_PAGES or (request.endpoint != "static" and "_user_id" in session):
-            response.headers.setdefault("Cache-Control", "no-store")
-        if "token" in (request.view_args or {}) or request.endpoint not in PUBLIC_PAGES:
-            response.headers.setdefault("X-Robots-Tag", "noindex")
+        elif endpoint != "static" and "_user_id" in session:
+            headers.setdefault("Cache-Control", "no-store")
         return response
+
+
+class Protected:
+    """Says with every answer what ``headers`` say, but for what a page says itself, stricter or fitter."""
+
+    def __init__(self, application: WSGIApplication, headers: dict[str, str]) -> None:
+        self._application = application
+        self._headers = [(name.casefold(), (name, value)) for name, value in headers.items()]
+
+    def __call__(self, environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
+        def begin(status: str, headers: list[tuple[str, str]], *error: Any) -> Any:
+            has = {name.casefold() for name, _ in headers}
+            return start_response(
+                status, [*headers, *(header for name, header in self._headers if name not in has)], *error
+            )
+
+        return self._application(environ, begin)
 
 
 class SessionsOfPages(SecureCookieSessionInterface):

@@ -1,6 +1,7 @@
 """What all tables share: names of constraints, instants in UTC, ids, and how each database is opened."""
 
 from datetime import UTC, datetime
+from functools import lru_cache
 from typing import Annotated, Any
 
 from flask_sqlalchemy import SQLAlchemy
@@ -200,7 +201,10 @@ def tune(engine: Engine) -> None:
 
     @event.listens_for(engine, "begin")
     def _begin(connection: Connection) -> None:
-        mode = "IMMEDIATE" if connection.get_execution_options().get("for_writing") else "DEFERRED"
+        options = connection.get_execution_options()
+        if options.get("glance"):
+            return
+        mode = "IMMEDIATE" if options.get("for_writing") else "DEFERRED"
         connection.exec_driver_sql(f"BEGIN {mode}")
 
 
@@ -222,6 +226,14 @@ def change(session: Session, statement: Executable) -> int:
     assert isinstance(result, CursorResult)
     assert result.rowcount >= 0
     return result.rowcount
+
+
+@lru_cache(maxsize=8)
+def glancing(engine: Engine) -> Engine:
+    """The engine for looks of one statement each, without a transaction around it, which would cost as much again."""
+    if engine.dialect.name == "sqlite":
+        return engine.execution_options(glance=True)
+    return engine.execution_options(isolation_level="AUTOCOMMIT")
 
 
 def for_writing(session: Session) -> None:

@@ -9,7 +9,7 @@ from sqlalchemy import Select
 
 from blueprints.problems import problem
 from domain.scopes import Scope
-from models import db, for_writing
+from models import db, for_writing, glancing
 from services import api_keys
 from services.installation import installed
 
@@ -27,7 +27,7 @@ def refusal(scope: Scope, look: Select[Any], values: dict[str, str]) -> Response
     if kind.casefold() != "bearer":
         return problem(401, headers={"WWW-Authenticate": REALM})
     asked = values if look is not api_keys.FOUND else {}
-    with db.engine.connect() as connection:
+    with glancing(db.engine).connect() as connection:
         known = api_keys.verify(connection, here.settings, given.strip(), now, look, **asked)
     if not isinstance(known, api_keys.Known):
         reason = known.reason if known else "This key was not made here."
