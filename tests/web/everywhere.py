@@ -20,7 +20,7 @@ from tests.factories import at
 from tests.services.support import case_of, opened
 
 LATER = NOW + timedelta(hours=2)
-ANY = {"filename": "dormouse.css", "form": "txt", "external_id": "K-1001", "event_id": "evt_none"}
+ANY = {"filename": "dormouse.css", "form": "txt", "external_id": "K-1001", "event_id": "evt_none", "order": "none"}
 
 
 @dataclass(frozen=True)

@@ -24,7 +24,16 @@ from tests.doubles import FrozenClock, SmtpCatcher
 from tests.web.browser import Browser, Page
 from tests.web.everywhere import LATER, Cast, addresses, cast, contents
 
-SIGNED = frozenset({"hooks.mail", "hooks.billing", "api.put_members", "api.post_activity", "api.acknowledge_event"})
+SIGNED = frozenset(
+    {
+        "hooks.mail",
+        "hooks.billing",
+        "api.put_members",
+        "api.post_activity",
+        "api.acknowledge_event",
+        "api.acknowledge_order",
+    }
+)
 """Endpoints that take a POST without a token: their callers are machines, known by a signature or by a key."""
 
 
