@@ -28,6 +28,7 @@ from settings import Settings
 from tests import factories
 from tests.conftest import make_settings
 from tests.factories import at
+from tests.postgres import Lender
 
 MEMBERS = 20_000
 JUNE, JULY = at("2026-06-03 08:00"), at("2026-07-03 08:00")
@@ -151,6 +152,29 @@ def test_closing_takes_as_many_statements_for_each_window(
     assert taken[5]["close"] - taken[1]["close"] == 4 * (taken[2]["close"] - taken[1]["close"])
     others = [{name: count for name, count in counts.items() if name != "close"} for counts in taken.values()]
     assert others == [others[0]] * 3
+
+
+def test_a_close_does_not_look_in_each_window_through_all_it_has_ended(
+    postgres_lender: Lender, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """PostgreSQL plans by what it has last counted, which was before anybody had lapsed."""
+    monkeypatch.setattr(closing, "WINDOW", 50)
+    with postgres_lender.one() as url:
+        database = Database(url, tmp_path)
+        databases.fill(database, MEMBERS, 1_000)
+        with serving(database) as (session, settings):
+            for_writing(session)
+            factories.live_feed(session, JULY)
+            campaigns.draft(session, settings, "2026-07", JULY)
+            campaigns.approve(session, settings, "2026-07", JULY)
+            everybody_is_warned(session, MONTH_END)
+            database.tidy()
+            closing.close(session, settings, MONTH_END, session.commit)
+            assert session.scalar(select(func.count()).where(Member.status == "lapsed")) == 1_000
+        looked = database.one(
+            "SELECT idx_tup_read FROM pg_stat_user_indexes WHERE indexrelname = 'ix_member_keep_until'"
+        )
+    assert looked <= 2_000
 
 
 def test_where_a_window_takes_long_the_next_are_smaller_and_grow_again() -> None:
