@@ -47,7 +47,7 @@ WINDOW = 2000
 """Cases in one transaction, at most: on SQLite nobody else writes for as long as one takes."""
 
 SMALLEST_WINDOW = 100
-LONGEST_LOCK = 0.25
+LONGEST_LOCK = 0.2
 """Seconds that a transaction should take at most; where one took longer, the next windows are smaller."""
 
 
@@ -167,7 +167,7 @@ def _settle_finished(session: Session, now: datetime, commit: Callable[[], None]
 
 def _next_size(size: int, seconds: float) -> int:
     """So many cases as the last window shows that this machine ends within ``LONGEST_LOCK``."""
-    fitting = int(size * LONGEST_LOCK / seconds) if seconds > LONGEST_LOCK else 2 * size
+    fitting = int(size * LONGEST_LOCK / seconds) if 2 * seconds > LONGEST_LOCK else 2 * size
     return min(WINDOW, max(SMALLEST_WINDOW, fitting))
 
 

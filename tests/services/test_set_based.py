@@ -181,6 +181,7 @@ def test_where_a_window_takes_long_the_next_are_smaller_and_grow_again() -> None
     assert closing._next_size(closing.WINDOW, 4 * closing.LONGEST_LOCK) == closing.WINDOW // 4
     assert closing._next_size(closing.WINDOW, 3600.0) == closing.SMALLEST_WINDOW
     assert closing._next_size(500, 0.01) == 1000
+    assert 620 <= closing._next_size(500, closing.LONGEST_LOCK * 0.8) <= 625, "it aims at what it holds, not past it"
     assert closing._next_size(closing.WINDOW, 0.01) == closing.WINDOW
 
 
