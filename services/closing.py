@@ -46,6 +46,9 @@ from settings import Settings
 WINDOW = 2000
 """Cases in one transaction, at most: on SQLite nobody else writes for as long as one takes."""
 
+FIRST_WINDOW = 500
+"""How many cases fit is known only after the first window."""
+
 SMALLEST_WINDOW = 100
 LONGEST_LOCK = 0.2
 """Seconds that a transaction should take at most; where one took longer, the next windows are smaller."""
@@ -68,7 +71,7 @@ def close(session: Session, settings: Settings, now: datetime, commit: Callable[
     session.rollback()
     for deadline in deadlines:
         may_end_silence = _look_before_closing(session, settings, deadline, now, done, commit)
-        after, size = 0, WINDOW
+        after, size = 0, min(FIRST_WINDOW, WINDOW)
         while True:
             for_writing(session)
             _plan_for_any_window(session)

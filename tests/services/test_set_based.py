@@ -147,7 +147,8 @@ def test_closing_takes_as_many_statements_for_each_window(
     taken = {}
     monkeypatch.setattr(closing, "LONGEST_LOCK", 3600.0)
     for windows in (1, 2, 5):
-        monkeypatch.setattr(closing, "WINDOW", 1_000 // windows)
+        for name in ("WINDOW", "FIRST_WINDOW"):
+            monkeypatch.setattr(closing, name, 1_000 // windows)
         taken[windows] = a_round(make_database(1_000), 1_000)
     assert taken[5]["close"] - taken[1]["close"] == 4 * (taken[2]["close"] - taken[1]["close"])
     others = [{name: count for name, count in counts.items() if name != "close"} for counts in taken.values()]
