@@ -134,7 +134,8 @@ def a_round(database: Database, dormant: int) -> dict[str, int]:
 def test_a_round_of_ten_times_the_members_takes_no_statement_more(
     make_database: Callable[[int], Database], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(closing, "WINDOW", 2_000)
+    for name in ("WINDOW", "FIRST_WINDOW"):
+        monkeypatch.setattr(closing, name, 2_000)
     monkeypatch.setattr(closing, "LONGEST_LOCK", 3600.0)
     few, many = (a_round(make_database(dormant), dormant) for dormant in (200, 2_000))
     assert many == few
