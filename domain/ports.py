@@ -71,12 +71,34 @@ class MailResult:
     unconnected: bool = False
 
 
-class MailConnection(Protocol):
-    def send(self, mail: Mail) -> MailResult:
-        """Send one message; never raises for what a server, a line or an address does.
+class MailExchange(Protocol):
+    """One message under way on an open connection."""
 
-        One thread at a time, which need not be the one that made it.
+    def fileno(self) -> int:
+        """Of the connection: by it the system tells when the server has said something."""
+
+    def go_on(self) -> MailResult | None:
+        """Hear what the server has said, and say what follows. None: there is more to come. It waits for nothing.
+
+        To be called at once, whenever there is something to hear, and now and then besides: for the time limit.
         """
+
+    @property
+    def untold(self) -> bool:
+        """Of one whose server is down: nothing of its text has gone out, so that ``send`` may try it once more."""
+
+
+class MailConnection(Protocol):
+    """For one message at a time, and one thread at a time, which need not be the one that made it.
+
+    Neither raises for what a server, a line or an address does.
+    """
+
+    def send(self, mail: Mail) -> MailResult:
+        """Send one message, and wait; opens the connection where it is not open."""
+
+    def begin(self, mail: Mail) -> MailExchange | None:
+        """Send one message on a connection that is open, without waiting. None where only ``send`` can do it."""
 
 
 class Mailer(Protocol):

@@ -7,17 +7,22 @@ becomes a MailResult:
 - refused: 4xx for now, 5xx for good, with the reply; the connection goes on to the next message;
 - ``server_down``: no connection, no certificate, no sign-in, 421, a line that was cut, no answer in time, or a refusal
   of ourselves (of our sender's address, for one). The session opens a new connection for the next message.
+
+A session sends while its caller waits (``send``), or, on a connection that is open, while its caller watches others
+(``begin``).
 """
 
 import smtplib
 import ssl
+from collections.abc import Callable
 from dataclasses import replace
+from time import monotonic
 from typing import Self
 
 import flask_mail
 from flask import Flask
 
-from adapters.mail.client import CLOSING, Client, SecureClient
+from adapters.mail.client import CLOSING, Client, Conversation, Reply, SecureClient
 from adapters.mail.letter import Letter, NoAddress
 from adapters.tls import trusted
 from domain.ports import Mail, MailResult
@@ -67,6 +72,18 @@ class SmtpSession:
             result = self._try(letter)
         return result
 
+    def begin(self, mail: Mail) -> "Exchange | None":
+        """Say what one says before the first reply. None where ``send`` has to do it: there is no connection yet."""
+        if not self._connection.is_ready:
+            return None
+        try:
+            letter = Letter.of(mail, self._connection.sender)
+        except NoAddress:
+            return None
+        if letter.needs_smtputf8 and not self._connection.takes_smtputf8:
+            return None
+        return Exchange(self, self._connection, letter)
+
     def _try(self, letter: Letter) -> MailResult:
         connection = self._connection
         try:
@@ -81,11 +98,19 @@ class SmtpSession:
                 reply="the mail server takes no addresses with letters beyond ASCII (it does not offer SMTPUTF8)",
                 permanent=True,
             )
+        result = self.result_of(letter, lambda: connection.send(letter))
+        assert result is not None
+        return result
+
+    def result_of(self, letter: Letter, talk: Callable[[], Reply | None]) -> MailResult | None:
+        """What it means that ``talk`` returns the reply to the final dot, or raises; None where it has no reply yet."""
+        connection = self._connection
         try:
-            return _accepted(connection.send(letter))
+            reply = talk()
+            return None if reply is None else _accepted(reply)
         except smtplib.SMTPRecipientsRefused as error:
-            code, reply = next(iter(error.recipients.values()))
-            return self._refused(code, reply, recipient_refused=True)
+            code, said = next(iter(error.recipients.values()))
+            return self._refused(code, said, recipient_refused=True)
         except smtplib.SMTPSenderRefused as error:
             if error.smtp_code >= 500 and error.smtp_code != TOO_LARGE and not letter.needs_smtputf8:
                 # It would refuse every message the same way: that is ours to mend and no fault of this one.
@@ -115,6 +140,48 @@ class SmtpSession:
         )
 
 
+class Exchange:
+    """One message under way on an open connection, whose caller waits for many at once."""
+
+    def __init__(self, session: SmtpSession, connection: "CarefulConnection", letter: Letter) -> None:
+        self._session, self._connection, self._letter = session, connection, letter
+        self._conversation, self._line = connection.converse(letter)
+        self._fileno = self._line.sock.fileno()
+        self._began = False
+        self._until = monotonic() + connection.mail.timeout
+
+    def fileno(self) -> int:
+        return self._fileno
+
+    @property
+    def untold(self) -> bool:
+        """Of a message that was lost: nothing of its text has gone out, so that ``send`` may try it once more."""
+        return not self._connection.text_was_sent
+
+    def go_on(self) -> MailResult | None:
+        return self._session.result_of(self._letter, self._talk)
+
+    def _talk(self) -> Reply | None:
+        try:
+            if not self._began:
+                self._began = True
+                next(self._conversation)
+                return None
+            there = self._line.hear()
+            while (reply := self._line.reply_that_came()) is not None:
+                self._until = monotonic() + self._connection.mail.timeout
+                self._conversation.send(reply)
+            lost = None if there else "Connection unexpectedly closed"
+            if lost is None and monotonic() > self._until:
+                lost = "timed out"
+            if lost is not None:
+                self._line.close()
+                self._conversation.throw(smtplib.SMTPServerDisconnected(lost))
+        except StopIteration as over:
+            return over.value  # type: ignore[no-any-return]
+        return None
+
+
 class CarefulMail(flask_mail.Mail):
     """Flask-Mail with connections that check certificates and do not wait for ever."""
 
@@ -134,7 +201,7 @@ class CarefulConnection(flask_mail.Connection):
 
     @property
     def is_open(self) -> bool:
-        return self.host is not None
+        return self.host is not None and self.host.sock is not None
 
     @property
     def sender(self) -> str:
@@ -147,15 +214,20 @@ class CarefulConnection(flask_mail.Connection):
     @property
     def text_was_sent(self) -> bool:
         """Whether the last message got as far as its text, so that the server may have it."""
-        return self._text_was_sent
+        return self._last is not None and self._last.text_was_sent
 
-    _text_was_sent = False
+    _last: "Client | SecureClient | None" = None
     _carried = 0
 
+    @property
+    def is_ready(self) -> bool:
+        """Whether it is open and has not carried MAIL_MAX_EMAILS messages yet."""
+        return self.is_open and not (self.mail.max_emails and self._carried >= self.mail.max_emails)
+
     def open(self) -> None:
-        """Be ready for a message: on this connection, or on a new one after MAIL_MAX_EMAILS messages."""
-        self._text_was_sent = False
-        if self.mail.max_emails and self._carried >= self.mail.max_emails:
+        """Be ready for a message: on this connection, or on a new one."""
+        self._last = None
+        if not self.is_ready:
             self.close()
         if self.host is None:
             self.host = self.configure_host()
@@ -184,12 +256,21 @@ class CarefulConnection(flask_mail.Connection):
         """Send to the message's one recipient; returns the reply to the final dot. Raises what smtplib raises."""
         assert self.host is not None
         self._carried += 1
-        try:
-            return self.host.hand_over(
-                message.envelope_sender, message.recipient, message.as_bytes(), smtputf8=message.needs_smtputf8
-            )
-        finally:
-            self._text_was_sent = self.host.text_was_sent
+        self._last = self.host
+        return self.host.hand_over(
+            message.envelope_sender, message.recipient, message.as_bytes(), smtputf8=message.needs_smtputf8
+        )
+
+    def converse(self, message: Letter) -> tuple[Conversation, "Client | SecureClient"]:
+        """The same, for a caller who waits by itself: what there is to say, and the line it is said on."""
+        assert self.host is not None
+        self._carried += 1
+        self._last = self.host
+        self.host.wait_not()
+        conversation = self.host.conversation(
+            message.envelope_sender, message.recipient, message.as_bytes(), smtputf8=message.needs_smtputf8
+        )
+        return conversation, self.host
 
     def drop(self) -> None:
         """Forget a connection that is no longer any good."""
@@ -199,12 +280,13 @@ class CarefulConnection(flask_mail.Connection):
 
     def close(self) -> None:
         """Say goodbye, if there is still somebody to hear it."""
-        if self.host is not None:
+        if self.host is not None and self.is_open:
             try:
+                self.host.wait_for_it()
                 self.host.quit()
             except (OSError, smtplib.SMTPException):
                 pass
-            self.drop()
+        self.drop()
 
 
 def _accepted(reply: tuple[int, bytes]) -> MailResult:

@@ -1,12 +1,13 @@
 """Mail goes out: claim a batch, render, send on several connections, record each reply before its line sends another.
 
 1. A batch is claimed with a lease, its facts are read off, and the claim is committed.
-2. Each message is rendered here and handed to a line (services/mail/lines.py), which hands it to the server.
-3. What the server said is recorded here and committed, for all lines that heard at the same moment in one transaction;
+2. Each message is rendered and handed to a line (services/mail/lines.py), which hands it to the server.
+3. What the server said is recorded and committed, for all lines that have heard since the last time in one transaction;
    only then do those lines get their next messages. No transaction waits for a server.
 
-So there is one thread that uses the database, and a crash can send as many messages twice as there were lines. In the
-same transaction it looks which rounds are open: of one that is held, no more goes out than is on its way.
+One thread uses the database (``_Desk``), while this one renders and sends; a crash can send as many messages twice as
+there were lines. In the transaction that records, it looks which rounds are open: of one that is held, no more goes out
+than is on its way.
 
 One message's failure never stops another's. What cannot be rendered is failed with its reason. When the server is away
 for one message, those that are on their way and one that is sent next tell which of the two it is: if any gets an
@@ -17,9 +18,12 @@ nothing counts against anybody, and the run ends.
 import time
 from collections import deque
 from collections.abc import Callable, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextvars import copy_context
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from itertools import islice
+from typing import Self, TypeVar
 
 from jinja2 import TemplateError
 from sqlalchemy.exc import DBAPIError
@@ -30,7 +34,7 @@ from domain.ports import Clock, Mail, Mailer
 from models import for_writing
 from services.mail import dispatch, letters, pace, recording, refusals
 from services.mail.dispatch import Claimed
-from services.mail.lines import Lines, Sent
+from services.mail.lines import LOOK_EVERY, Lines, Sent
 from services.mail.recording import Answered
 from services.mail.words import Facts
 from settings import Settings
@@ -38,9 +42,11 @@ from settings import Settings
 BATCH = 50
 """So many are claimed at first: few enough that a sign-in mail never waits long behind a batch of notices."""
 
-MOST = 1000
+MOST = 250
 FAST, SLOW = timedelta(seconds=0.5), timedelta(seconds=2)
 """A batch that is gone sooner is followed by one of twice the size, and one that takes longer by one of half of it."""
+
+T = TypeVar("T")
 
 NOT_TO_BE_RENDERED = (TemplateError, LookupError, ValueError, TypeError)
 
@@ -82,34 +88,35 @@ def deliver(
 
     ``wait`` passes the seconds until MAIL_RATE allows more.
     """
-    with Lines(mailer, settings.mail_connections) as lines:
-        run = _Run(session, settings, clock, commit, lines)
-        run.hold_if_many_refused()
+    with Lines(mailer, settings.mail_connections) as lines, _Desk(session, settings, clock, commit) as desk:
+        run = _Run(settings, clock, desk, lines)
+        desk.do(desk.hold_if_many_refused)
         run.work(enough, wait)
-    run.hold_if_many_refused()
-    # While notices may not go anyway, by the hour or the day, a round's queue is not looked through every few seconds.
-    if run.done.server_down is None and not run.notices_wait:
-        for_writing(session)
-        dispatch.retire(session, settings, clock.now())
-        commit()
+        desk.do(desk.hold_if_many_refused)
+        # While notices may not go anyway, by the hour or the day, no tick looks through a round's queue.
+        if run.done.server_down is None and not run.notices_wait:
+            desk.do(desk.retire)
     return run.done
 
 
 class _Run:
-    def __init__(
-        self, session: Session, settings: Settings, clock: Clock, commit: Callable[[], None], lines: Lines
-    ) -> None:
+    """What is sent, by whom, and what came of it. It touches no database but through the desk."""
+
+    def __init__(self, settings: Settings, clock: Clock, desk: "_Desk", lines: Lines) -> None:
         self.done = Delivered()
         self.notices_wait = False
-        self._session = session
         self._settings = settings
         self._clock = clock
-        self._commit = commit
+        self._desk = desk
         self._lines = lines
         self._stock: deque[_Ready] = deque()
         self._batch = max(BATCH, settings.mail_connections)
         self._claimed_at: datetime | None = None
-        self._queue_is_empty = False
+        self._claiming: Future[_Batch] | None = None
+        self._queue_is_empty = self._nothing_is_left = False
+        self._to_record: list[Sent] = []
+        self._recording: Future[frozenset[int]] | None = None
+        self._recorded: list[Sent] = []
         self._suspicions: list[Answered] = []
         self._doubt = 0
         self._open: frozenset[int] | None = None
@@ -128,15 +135,16 @@ class _Run:
                 self._lines.send(ready, ready.mail)
             if over or self.done.server_down is not None:
                 self._give_back_all()
-            if self._lines.in_flight:
-                self._prepare()
-                self._take(self._lines.results())
+            if self._lines.in_use or self._claiming is not None:
+                self._lines.go_on(0 if self._prepare() else LOOK_EVERY)
+                self._take(self._lines.heard())
+                self._look_at_the_desk()
             elif over or self.done.server_down is not None:
                 break
             elif self._pause is not None:
                 wait(self._pause.total_seconds())
-                self._queue_is_empty = False
-            elif self._queue_is_empty:
+                self._queue_is_empty = self._nothing_is_left = False
+            elif self._nothing_is_left:
                 break
         self._settle()
 
@@ -146,23 +154,24 @@ class _Run:
             if self._stock and self._lease_is_half_over(self._stock[0]):
                 self._give_back_all()
             if not self._stock:
-                if (self._queue_is_empty or self._many_refused) and self._lines.in_flight:
-                    return None
-                self._claim()
-            if not self._stock:
+                if not self._nothing_is_left:
+                    self._claim()
                 return None
             ready = self._stock.popleft()
             if self._render(ready):
                 return ready
 
-    def _prepare(self) -> None:
-        """While all lines are busy, render what they will send next, and claim what comes after that."""
-        for ready in list(islice(self._stock, self._settings.mail_connections)):
-            if not self._render(ready):
-                self._stock.remove(ready)
-        few = len(self._stock) < self._settings.mail_connections
-        if few and not (self._queue_is_empty or self._many_refused or self._suspicions):
+    def _prepare(self) -> bool:
+        """Render one of those that will be sent next, and claim what comes after them. False: nothing is left to do."""
+        ahead = self._settings.mail_connections
+        if len(self._stock) < ahead and not self._suspicions:
             self._claim()
+        for ready in islice(self._stock, ahead):
+            if ready.mail is None:
+                if not self._render(ready):
+                    self._stock.remove(ready)
+                return True
+        return False
 
     @property
     def _many_refused(self) -> bool:
@@ -170,9 +179,10 @@ class _Run:
         return self._refused * 100 > self._settings.max_bounce_percent * self._tried
 
     def _claim(self) -> None:
-        session, now = self._session, self._clock.now()
-        if self._many_refused:
-            self.hold_if_many_refused()
+        """Have the next batch claimed, if there is one, and it is time for it."""
+        if self._claiming is not None or ((self._queue_is_empty or self._many_refused) and self._lines.in_use):
+            return
+        now, look_first = self._clock.now(), self._many_refused
         self._tried = self._refused = 0
         if self._claimed_at is not None:
             if now - self._claimed_at < FAST:
@@ -180,66 +190,71 @@ class _Run:
             elif now - self._claimed_at > SLOW:
                 self._batch = max(self._settings.mail_connections, self._batch // 2)
         self._claimed_at = now
-        for_writing(session)
-        allowed = pace.allowance(session, self._settings, now, self._batch)
-        self._pause = allowed.wait
-        self.notices_wait = allowed.notices == 0 and allowed.wait is None
-        limit = allowed.notices or self._batch
-        claimed = dispatch.claim(session, self._settings, now, limit, notices=allowed.notices > 0)
-        pace.spend(session, self._settings, now, _notices(claimed))
-        self._commit()
-        self._queue_is_empty = len(claimed) < limit or self._pause is not None
-        self._stock.extend(_Ready(one, Facts.of(one), now) for one in claimed)
+        self._claiming = self._desk.begin(lambda: self._desk.claim(self._batch, look_first), self._lines.ring)
 
-    def hold_if_many_refused(self) -> None:
-        for_writing(self._session)
-        refusals.hold_if_many(self._session, self._settings, self._clock.now())
-        self._commit()
+    def _look_at_the_desk(self) -> None:
+        """Take what was claimed; free the lines of what is on record, and have the next written down."""
+        if self._claiming is not None and self._claiming.done():
+            batch, self._claiming = self._claiming.result(), None
+            self._pause, self.notices_wait = batch.pause, batch.notices_wait
+            self._queue_is_empty = batch.is_last
+            # What has become due while the last lines were at work has been looked for, too.
+            self._nothing_is_left = batch.is_last and not batch.ready and not self._lines.in_use
+            self._stock.extend(batch.ready)
+        if self._recording is not None and self._recording.done():
+            still_open, self._recording = self._recording.result(), None
+            self._count(_answered(self._recorded))
+            for sent in self._recorded:
+                self._lines.free_again(sent.line)
+            self._lines.all_is_well(len(self._recorded))
+            self._only(still_open)
+        if self._recording is None and self._to_record:
+            self._recorded, self._to_record = self._to_record, []
+            answered = _answered(self._recorded)
+            self._recording = self._desk.begin(lambda: self._desk.record(answered), self._lines.ring)
 
     def _render(self, ready: _Ready) -> bool:
         """False: it cannot be rendered, and that is on record."""
         if ready.mail is not None:
             return True
-        claimed, now = ready.claimed, self._clock.now()
         try:
-            ready.mail = letters.compose(self._settings, claimed, ready.facts, now)
+            ready.mail = letters.compose(self._settings, ready.claimed, ready.facts, self._clock.now())
             return True
         except NOT_TO_BE_RENDERED as error:
-            for_writing(self._session)
-            recording.fail(self._session, claimed, f"cannot be rendered: {type(error).__name__}: {error}", now)
-            self._commit()
+            reason = f"cannot be rendered: {type(error).__name__}: {error}"
+            self._desk.do(lambda: self._desk.fail(ready.claimed, reason))
             self.done.failed += 1
             return False
 
     def _take(self, sent: list[Sent]) -> None:
-        """Record what came back, in the order in which it did."""
-        answered: list[Answered] = []
+        """What came back, in the order in which it did. What the server has answered is written down in its turn."""
         down: list[Answered] = []
         for one in sent:
             ready: _Ready = one.of
             result = one.result
             if not result.server_down:
-                answered += [*self._cleared(), (ready.claimed, result)]
-            elif result.unconnected and self._lines.do_without(one.line):
+                self._clear()
+                self._to_record.append(one)
+                continue
+            self._lines.free_again(one.line)
+            if result.unconnected and self._lines.do_without(one.line):
                 self._stock.appendleft(ready)
             elif self._suspicions and ready.doubt == self._doubt:
                 down.append((ready.claimed, result))
             else:
                 self._suspicions.append((ready.claimed, result))
                 self._lines.one_at_a_time()
-        if answered:
-            self._record(answered)
-            self._lines.all_is_well(len(answered))
         if down:
             self._settle()
             self._record(down)
 
-    def _cleared(self) -> list[Answered]:
+    def _clear(self) -> None:
         """The server is there: what it was away for, was at fault itself."""
-        cleared = [(claimed, replace(result, server_down=False)) for claimed, result in self._suspicions]
-        self._suspicions.clear()
-        self._doubt += 1
-        return cleared
+        if self._suspicions:
+            cleared = [(claimed, replace(result, server_down=False)) for claimed, result in self._suspicions]
+            self._suspicions.clear()
+            self._doubt += 1
+            self._record(cleared)
 
     def _settle(self) -> None:
         """Nobody could tell, or the server is away: that counts against no message."""
@@ -248,13 +263,11 @@ class _Run:
             self._record(suspicions)
 
     def _record(self, answered: Sequence[Answered]) -> None:
-        try:
-            self._write(answered)
-        except DBAPIError:
-            # What was sent must not be sent again because of what another message met: each once more, by itself.
-            self._session.rollback()
-            for one in answered:
-                self._write([one])
+        still_open = self._desk.do(lambda: self._desk.record(answered))
+        self._count(answered)
+        self._only(still_open)
+
+    def _count(self, answered: Sequence[Answered]) -> None:
         for _, result in answered:
             self._tried += 1
             if result.accepted:
@@ -268,27 +281,22 @@ class _Run:
             else:
                 self.done.again += 1
 
-    def _write(self, answered: Sequence[Answered]) -> None:
-        for_writing(self._session)
-        now = self._clock.now()
-        recording.record_all(self._session, self._settings, answered, now)
-        untried = _notices([claimed for claimed, result in answered if result.server_down])
-        pace.give_back(self._session, self._settings, now, untried)
-        still_open = dispatch.open_rounds(self._session)
-        self._commit()
+    def _only(self, still_open: frozenset[int]) -> None:
+        """An operator has stopped a round since the claim: what is not on its way yet waits."""
         if still_open != self._open:
             self._open = still_open
-            self._give_back([ready.claimed for ready in self._stock if _stands_still(ready.claimed, still_open)])
+            self._give_back([ready for ready in self._stock if _stands_still(ready.claimed, still_open)])
 
     def _give_back_all(self) -> None:
-        self._give_back([ready.claimed for ready in self._stock])
+        if self._claiming is not None:
+            batch, self._claiming = self._claiming.result(), None
+            self._stock.extend(batch.ready)
+        self._give_back(list(self._stock))
 
-    def _give_back(self, claimed: list[Claimed]) -> None:
-        if claimed:
-            for_writing(self._session)
-            dispatch.give_back(self._session, claimed)
-            pace.give_back(self._session, self._settings, self._clock.now(), _notices(claimed))
-            self._commit()
+    def _give_back(self, ready: list[_Ready]) -> None:
+        if ready:
+            claimed = [one.claimed for one in ready]
+            self._desk.do(lambda: self._desk.give_back(claimed))
             gone = {one.id for one in claimed}
             self._stock = deque(ready for ready in self._stock if ready.claimed.id not in gone)
 
@@ -296,8 +304,111 @@ class _Run:
         return self._clock.now() - ready.claimed_at > dispatch.LEASE / 2
 
 
+@dataclass(frozen=True, slots=True)
+class _Batch:
+    """What was claimed; ``pause`` is how long MAIL_RATE wants to be waited for, if it does."""
+
+    ready: list[_Ready]
+    is_last: bool
+    pause: timedelta | None
+    notices_wait: bool
+
+
+class _Desk:
+    """The one thread that uses the database while a run lasts, one transaction after the other.
+
+    Both databases leave Python alone while they work, so meanwhile others mails are worded and sent.
+    """
+
+    def __init__(self, session: Session, settings: Settings, clock: Clock, commit: Callable[[], None]) -> None:
+        self._session = session
+        self._settings = settings
+        self._clock = clock
+        self._commit = commit
+        self._thread = ThreadPoolExecutor(1, "dormouse mail records")
+        # Of the application whose mails these are.
+        self._context = copy_context()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        self._thread.shutdown()
+
+    def do(self, work: Callable[[], T]) -> T:
+        """Have it done, after what was begun before."""
+        return self._thread.submit(self._context.run, work).result()
+
+    def begin(self, work: Callable[[], T], then: Callable[[], None]) -> "Future[T]":
+        """Have it done, and ``then`` called, by another thread than this."""
+        begun = self._thread.submit(self._context.run, work)
+        begun.add_done_callback(lambda _: then())
+        return begun
+
+    def claim(self, most: int, look_first: bool) -> _Batch:
+        """Up to so many. ``look_first``: of what went before so much was refused that the round may have to be held."""
+        if look_first:
+            self.hold_if_many_refused()
+        session, now = self._session, self._clock.now()
+        for_writing(session)
+        allowed = pace.allowance(session, self._settings, now, most)
+        limit = allowed.notices or most
+        claimed = dispatch.claim(session, self._settings, now, limit, notices=allowed.notices > 0)
+        pace.spend(session, self._settings, now, _notices(claimed))
+        self._commit()
+        return _Batch(
+            [_Ready(one, Facts.of(one), now) for one in claimed],
+            len(claimed) < limit or allowed.wait is not None,
+            allowed.wait,
+            allowed.notices == 0 and allowed.wait is None,
+        )
+
+    def record(self, answered: Sequence[Answered]) -> frozenset[int]:
+        """Write down what the server has said; returns the rounds that are open."""
+        try:
+            return self._write(answered)
+        except DBAPIError:
+            # What was sent must not be sent again because of what another message met: each once more, by itself.
+            self._session.rollback()
+            return [self._write([one]) for one in answered][-1]
+
+    def fail(self, claimed: Claimed, reason: str) -> None:
+        for_writing(self._session)
+        recording.fail(self._session, claimed, reason, self._clock.now())
+        self._commit()
+
+    def give_back(self, claimed: list[Claimed]) -> None:
+        for_writing(self._session)
+        dispatch.give_back(self._session, claimed)
+        pace.give_back(self._session, self._settings, self._clock.now(), _notices(claimed))
+        self._commit()
+
+    def hold_if_many_refused(self) -> None:
+        for_writing(self._session)
+        refusals.hold_if_many(self._session, self._settings, self._clock.now())
+        self._commit()
+
+    def retire(self) -> None:
+        for_writing(self._session)
+        dispatch.retire(self._session, self._settings, self._clock.now())
+        self._commit()
+
+    def _write(self, answered: Sequence[Answered]) -> frozenset[int]:
+        for_writing(self._session)
+        now = self._clock.now()
+        recording.record_all(self._session, self._settings, answered, now)
+        untried = _notices([claimed for claimed, result in answered if result.server_down])
+        pace.give_back(self._session, self._settings, now, untried)
+        still_open = dispatch.open_rounds(self._session)
+        self._commit()
+        return still_open
+
+
+def _answered(sent: list[Sent]) -> list[Answered]:
+    return [(one.of.claimed, one.result) for one in sent]
+
+
 def _stands_still(claimed: Claimed, open_rounds: frozenset[int]) -> bool:
-    """An operator has stopped the round since the claim: what is not on its way yet waits."""
     return (
         claimed.kind in dispatch.STOP_WITH_THEIR_ROUND
         and claimed.campaign is not None

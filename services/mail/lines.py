@@ -1,22 +1,29 @@
-"""Connections to the mail server, worked at once: each by a thread of its own, which sends one message at a time.
+"""Connections to the mail server, worked at once: each sends one message at a time.
 
-Whoever hands a message over hears of its result in ``results``; the line that sent it gets its next one after that,
-when the result is on record. The threads touch no database.
+Who sends watches all lines that are open, and says on each what follows what the server has said (``go_on``), in turns
+with what else there is to do: so a message costs no waking of a thread, which would cost as much as to word it. What
+has to wait for something else, a connection to be opened above all, is done by a thread of its own.
+
+Whoever hands a message over hears of its result in ``heard``, and says when the line is ``free_again``: when the result
+is on record.
 """
 
+import select
+import socket
 import threading
 from collections import deque
+from collections.abc import Callable
 from dataclasses import dataclass
-from queue import SimpleQueue
+from time import monotonic
 from typing import Any, Self
 
-from domain.ports import Mail, Mailer, MailResult
+from domain.ports import Mail, Mailer, MailExchange, MailResult
 
 GROW_AFTER = 200
 """Answers after which a server that had taken no more connections is asked for more again."""
 
-TOGETHER = 0.002
-"""So many seconds an answer waits for others: many written down together cost little more than few."""
+LOOK_EVERY = 0.1
+"""After so many seconds each line is asked whether its time is over."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,38 +45,77 @@ class Lines:
         self._answers = 0
         self._lines: list[_Line] = []
         self._idle: list[_Line] = []
-        self._answered = _Answered()
-        self.in_flight = 0
+        self._closing: list[threading.Thread] = []
+        self._watched: dict[int, _Line] = {}
+        self._system = select.poll()
+        self._look_at = 0.0
+        self._heard: deque[Sent] = deque()
+        self._from_threads: deque[Sent | None] = deque()
+        self._bell, self._ringing = socket.socketpair()
+        self._system.register(self._bell, select.POLLIN)
+        self.in_use = 0
+        """Lines that are not free: what they sent is under way, or not on record yet."""
 
     def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *exc: object) -> None:
-        for line in self._lines:
-            line.end()
-        for line in self._lines:
-            line.thread.join()
+        for thread in [*self._closing, *(line.close() for line in self._lines)]:
+            thread.join()
+        self._bell.close()
+        self._ringing.close()
 
     @property
     def free(self) -> bool:
-        return self.in_flight < self._allowed
+        return self.in_use < self._allowed
 
     def send(self, of: object, mail: Mail) -> None:
         """Hand a message to a line that is ``free``; returns at once."""
         if not self._idle:
-            self._lines.append(_Line(self._mailer, self._answered))
+            self._lines.append(_Line(self._mailer, self._put))
             self._idle.append(self._lines[-1])
-        self.in_flight += 1
-        self._idle.pop().send(of, mail)
+        self.in_use += 1
+        line = self._idle.pop()
+        line.of, line.mail = of, mail
+        if line.begin():
+            self._watched[line.fileno] = line
+            self._system.register(line.fileno, select.POLLIN)
+            self._go_on(line)
 
-    def results(self) -> list[Sent]:
-        """Wait for a result; that and all others that come with it. Their lines are free as of now."""
-        found = self._answered.wait(max(1, self.in_flight // 2))
-        self.in_flight -= len(found)
+    def go_on(self, seconds: float = 0.0) -> None:
+        """Whatever line has heard something goes on. Waits so many seconds for one that has, or for a ``ring``."""
+        for fileno, _ in self._system.poll(seconds * 1000):
+            if fileno in self._watched:
+                self._go_on(self._watched[fileno])
+            else:
+                self._bell.recv(4096)
+        while self._from_threads:
+            sent = self._from_threads.popleft()
+            if sent is None:
+                # A mistake of ours, which the thread has raised.
+                raise RuntimeError("a line to the mail server has broken down")
+            self._heard.append(sent)
+        if monotonic() >= self._look_at:
+            for line in list(self._watched.values()):
+                self._go_on(line)
+            self._look_at = monotonic() + LOOK_EVERY
+
+    def ring(self) -> None:
+        """From any thread: whoever waits in ``go_on`` waits no more."""
+        self._ringing.send(b"!")
+
+    def heard(self) -> list[Sent]:
+        """What has become of the messages that an answer has come to, or none can come to any more."""
+        found = list(self._heard)
+        self._heard.clear()
         for sent in found:
-            self._idle.append(sent.line)
             sent.line.answers = not sent.result.server_down
         return found
+
+    def free_again(self, line: "_Line") -> None:
+        """What it sent is on record, or does not have to be."""
+        self.in_use -= 1
+        self._idle.append(line)
 
     def all_is_well(self, answers: int) -> None:
         """So many messages got an answer: more may be sent at once."""
@@ -84,78 +130,80 @@ class Lines:
         self._allowed = 1
 
     def do_without(self, line: "_Line") -> bool:
-        """Close a line that got no connection, if there are others that have one. False: it is the only one."""
+        """Close a free line that got no connection, if there are others that have one. False: it is the only one."""
         if not any(other.answers for other in self._lines if other is not line):
             return False
         self._lines.remove(line)
         self._idle.remove(line)
-        line.end()
+        self._closing.append(line.close())
         self._ceiling = max(1, len(self._lines))
         self._allowed = min(self._allowed, self._ceiling)
         self._answers = 0
         return True
 
+    def _go_on(self, line: "_Line") -> None:
+        result = line.exchange.go_on()
+        if result is None:
+            return
+        self._system.unregister(line.fileno)
+        del self._watched[line.fileno]
+        if result.server_down and line.exchange.untold:
+            # The server closes a connection that was idle, or had carried enough: nothing to tell anybody of.
+            line.send_apart()
+        else:
+            self._heard.append(Sent(line.of, result, line))
 
-class _Answered:
-    """What the lines have heard. Who waits is woken once for many: each waking costs as much as to render a mail."""
-
-    def __init__(self) -> None:
-        self._heard: deque[Sent | None] = deque()
-        self._awaited = 1
-        self._bell = threading.Lock()
-        self._bell.acquire()
-
-    def put(self, sent: Sent | None) -> None:
-        self._heard.append(sent)
-        if sent is None or len(self._heard) >= self._awaited:
-            self._ring()
-
-    def wait(self, awaited: int) -> list[Sent]:
-        """At least one; ``awaited``, if they come at about the same time."""
-        self._awaited = awaited
-        if len(self._heard) < awaited:
-            self._bell.acquire(timeout=TOGETHER)
-        if not self._heard:
-            self._awaited = 1
-            while not self._heard:
-                self._bell.acquire()
-        found = [self._heard.popleft() for _ in range(len(self._heard))]
-        if None in found:
-            # A mistake of ours, which the thread has raised.
-            raise RuntimeError("a line to the mail server has broken down")
-        return [sent for sent in found if sent is not None]
-
-    def _ring(self) -> None:
-        try:
-            self._bell.release()
-        except RuntimeError:
-            # It rings already.
-            pass
+    def _put(self, sent: Sent | None) -> None:
+        self._from_threads.append(sent)
+        self.ring()
 
 
 class _Line:
-    """A thread that is not waited for when the process ends: what it was sending is taken up again after its lease."""
+    """A connection, and what is under way on it. Its threads are not waited for when the process ends: what they were
+    sending is taken up again after its lease."""
 
-    def __init__(self, mailer: Mailer, answered: _Answered) -> None:
+    of: object
+    mail: Mail
+    exchange: MailExchange
+    fileno: int
+
+    def __init__(self, mailer: Mailer, put: Callable[[Sent | None], None]) -> None:
         self.answers = False
+        self._put = put
         self._session = mailer.connect()
-        self._inbox: SimpleQueue[tuple[object, Mail] | None] = SimpleQueue()
-        self._answered = answered
-        self.thread = threading.Thread(target=self._work, name="dormouse mail", daemon=True)
-        self.thread.start()
+        self._connection = self._session.__enter__()
+        self._thread: threading.Thread | None = None
 
-    def send(self, of: object, mail: Mail) -> None:
-        self._inbox.put((of, mail))
+    def begin(self) -> bool:
+        """Send what is under way, without waiting. False: only ``send_apart`` can, and does."""
+        exchange = self._connection.begin(self.mail)
+        if exchange is None:
+            self.send_apart()
+            return False
+        self.exchange, self.fileno = exchange, exchange.fileno()
+        return True
 
-    def end(self) -> None:
-        self._inbox.put(None)
+    def send_apart(self) -> None:
+        self._thread = _started(self._send)
 
-    def _work(self) -> None:
-        with self._session as connection:
-            while (handed := self._inbox.get()) is not None:
-                of, mail = handed
-                sent = None
-                try:
-                    sent = Sent(of, connection.send(mail), self)
-                finally:
-                    self._answered.put(sent)
+    def close(self) -> threading.Thread:
+        """Say goodbye, after what a thread may be sending: no word may come to stand in the middle of a text."""
+        return _started(self._close)
+
+    def _send(self) -> None:
+        sent = None
+        try:
+            sent = Sent(self.of, self._connection.send(self.mail), self)
+        finally:
+            self._put(sent)
+
+    def _close(self) -> None:
+        if self._thread is not None:
+            self._thread.join()
+        self._session.__exit__(None, None, None)
+
+
+def _started(work: Callable[[], None]) -> threading.Thread:
+    thread = threading.Thread(target=work, name="dormouse mail", daemon=True)
+    thread.start()
+    return thread

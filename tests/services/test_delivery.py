@@ -188,31 +188,6 @@ def test_when_the_budget_is_over_the_rest_is_given_back_untried(session: Session
     ]
 
 
-def test_no_transaction_is_open_while_a_server_is_talked_to(session: Session, smtp: SmtpCatcher) -> None:
-    queue(session, *(factories.member(session) for _ in range(3)))
-    real = installed().mailer
-    seen: list[bool] = []
-
-    class Watched:
-        def connect(self) -> Any:
-            self._session = real.connect()
-            return self
-
-        def __enter__(self) -> Any:
-            self._connection = self._session.__enter__()
-            return self
-
-        def __exit__(self, *exc: object) -> None:
-            self._session.__exit__(*exc)
-
-        def send(self, mail: Any) -> Any:
-            seen.append(session.in_transaction())
-            return self._connection.send(mail)
-
-    assert deliver(session, mailer=Watched()) == Delivered(sent=3)
-    assert seen == [False, False, False]
-
-
 def test_a_result_is_on_record_before_the_next_message_is_sent(
     session: Session, smtp: SmtpCatcher, make_app: Callable[..., Flask]
 ) -> None:

@@ -43,12 +43,13 @@ def deliver(
     *,
     commit: Callable[[], None] | None = None,
     enough: Callable[[], bool] | None = None,
+    time_limit: float = 2,
 ) -> Delivered:
     here = installed()
     app = Flask("mail")
     app.config.update(here.settings.flask_config() | {"MAIL_SERVER": "127.0.0.1", "MAIL_PORT": server.port})
     with app.app_context():
-        mailer = SmtpMailer(app, timeout=2)
+        mailer = SmtpMailer(app, timeout=time_limit)
     session.rollback()
     return delivery.deliver(
         session, here.settings, mailer, here.clock, commit or session.commit, enough or (lambda: False)
@@ -109,6 +110,26 @@ def test_no_line_sends_another_before_what_it_sent_is_on_record(session: Session
         assert deliver(session, server).sent == 60
     assert early == []
     assert max(map(len, by_line.values())) > 1
+
+
+def test_no_transaction_waits_for_a_server(session: Session, database_url: str) -> None:
+    """Before each reply the server writes into the database: it would wait for ever for who waits for it."""
+    queue(session, 30)
+    locked: list[sqlite3.OperationalError] = []
+    path = database_url.removeprefix("sqlite:///")
+
+    def write(moment: Moment) -> None:
+        other = sqlite3.connect(path, timeout=20, isolation_level=None)
+        try:
+            other.execute("BEGIN IMMEDIATE")
+            other.execute("ROLLBACK")
+        except sqlite3.OperationalError as error:
+            locked.append(error)
+        other.close()
+
+    with Unkind(write) as server:
+        assert deliver(session, server, time_limit=60).sent == 30
+    assert locked == []
 
 
 def test_a_server_that_takes_two_connections_gets_two_and_nobody_is_the_worse(session: Session) -> None:
