@@ -92,12 +92,10 @@ class Transactions:
 
     def hear(self) -> bool:
         """Take in what the server has said so far. False: it has hung up, and says no more."""
-        encrypted = isinstance(self.sock, ssl.SSLSocket)  # type: ignore[attr-defined]
         try:
             while came := self.sock.recv(AT_ONCE):  # type: ignore[attr-defined]
                 self._came += came
-                # An encrypted line may hold more than the system knows of, and would not be called again for it.
-                if len(came) < AT_ONCE and not encrypted:
+                if len(came) < AT_ONCE:
                     return True
         except (BlockingIOError, ssl.SSLWantReadError, ssl.SSLWantWriteError):
             return True

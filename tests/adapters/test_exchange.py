@@ -74,13 +74,32 @@ def story(way: Way, what: str | None, stage: Stage, **server: Any) -> tuple[obje
 @pytest.mark.parametrize(
     "what",
     [
-        *(None, "451 4.3.0 not now", "554 5.7.1 no", "552 5.3.4 full", "421 4.3.2 bye", "what?", "25-"),
+        *(None, "451 4.3.0 not now", "554 5.7.1 no", "552 5.3.4 full", "421 4.3.2 bye", "what?", "not-a reply"),
         *(A_REPLY_OF_LINES, TOO_LONG, DROP, HANG),
     ],
     ids=lambda what: str(what)[:12],
 )
 def test_who_watches_is_told_what_who_waits_is_told(what: str | None, stage: Stage, server: dict[str, Any]) -> None:
     assert story(watching, what, stage, **server) == story(waiting, what, stage, **server)
+
+
+@pytest.mark.parametrize("what", [DROP, HANG, "421 4.3.2 bye", "500 what?"])
+def test_a_refusal_stays_one_where_its_line_is_lost_and_the_next_message_hears_its_own_replies(what: str) -> None:
+    """The line is lost after the refusal, while it is made ready for the next message."""
+
+    def ends(way: Way) -> tuple[object, ...]:
+        left = {Stage.RCPT: "550 5.1.1 nobody here", Stage.RSET: what}
+
+        def decide(moment: Moment) -> str | None:
+            return left.pop(moment.stage, None) if (moment.connection, moment.message) == (1, 2) else None
+
+        with Unkind(decide) as server, mailer(server.port, timeout=0.3).connect() as connection:
+            assert waiting(connection, FIRST).accepted
+            results = [way(connection, mail) for mail in (MIA, OTHER)]
+        assert [result.reply for result in results] == ["550 5.1.1 nobody here", "250 2.0.0 kept"]
+        return results, server.connections
+
+    assert ends(watching) == ends(waiting)
 
 
 def test_a_reply_that_comes_in_pieces_is_put_together_and_nobody_waits_for_the_rest() -> None:

@@ -16,6 +16,8 @@ class Stage(StrEnum):
     MAIL = "mail"
     RCPT = "rcpt"
     DATA = "data"
+    RSET = "rset"
+    """After a refusal."""
     DOT = "dot"
     """The text is here, nothing is answered yet, nothing kept."""
     KEPT = "kept"
@@ -136,7 +138,7 @@ class _Conversation:
                 return self._data()
             case b"RSET":
                 self._sender_taken = self._recipient_taken = False
-                return self._say("250 OK")
+                return self._at(Stage.RSET, "250 OK")
             case b"NOOP":
                 return self._say("250 OK")
             case b"QUIT":
