@@ -10,7 +10,7 @@ from wsgiref.types import StartResponse, WSGIApplication, WSGIEnvironment
 import pytest
 from axe_playwright_python.sync_playwright import Axe
 from flask import Flask
-from playwright.sync_api import Browser, BrowserContext, Page, Playwright, sync_playwright
+from playwright.sync_api import Browser, BrowserContext, Frame, Page, Playwright, expect, sync_playwright
 from sqlalchemy.orm import Session
 from werkzeug.serving import BaseWSGIServer, make_server
 from werkzeug.wsgi import ClosingIterator
@@ -18,6 +18,11 @@ from werkzeug.wsgi import ClosingIterator
 from models import db
 
 NARROW, WIDE = {"width": 320, "height": 640}, {"width": 1280, "height": 900}
+
+Looks = Callable[[Page, str], None]
+
+# What a test waits for comes, or the test is red anyway: a busy machine may take its time.
+expect.set_options(timeout=60_000)
 
 
 @pytest.fixture
@@ -97,6 +102,7 @@ def context(chromium: Browser, site: str, request: pytest.FixtureRequest) -> Ite
     context = chromium.new_context(viewport=WIDE, locale="en-GB", java_script_enabled=getattr(request, "param", True))
     elsewhere: list[str] = []
     complaints: list[str] = []
+    context.set_default_timeout(60_000)
     context.on("request", lambda one: one.url.startswith(f"{site}/") or elsewhere.append(one.url))
     context.on("console", lambda said: "Content Security Policy" in said.text and complaints.append(said.text))
     context.on("weberror", lambda error: complaints.append(str(error.error)))
@@ -112,15 +118,27 @@ def page(context: BrowserContext) -> Page:
 
 
 @pytest.fixture
-def looks_right(request: pytest.FixtureRequest) -> Callable[[Page], None]:
-    """Nothing to scroll sideways on a phone or a desktop, and nothing for axe to find, in both themes.
+def looks_right(request: pytest.FixtureRequest) -> Looks:
+    """``looks_right(page, "Sign in")``: nothing to scroll sideways on a phone or a desktop, and nothing for axe to find,
+    in both themes.
+
+    The heading says which page is meant. A click does not wait for what it leads to: without it, what was looked at
+    could be the page before, or none yet.
 
     axe is a script itself: where they are off it cannot look, and has looked at the same page where they are on.
     """
     callspec = getattr(request.node, "callspec", None)
     scripts = callspec is None or callspec.params.get("context", True)
 
-    def check(page: Page) -> None:
+    def check(page: Page, heading: str) -> None:
+        expect(page.get_by_role("heading", level=1)).to_have_text(heading)
+        page.wait_for_load_state()
+        left: list[str] = []
+
+        def leaves(frame: Frame) -> None:
+            left.append(frame.url)
+
+        page.on("framenavigated", leaves)
         for viewport in (NARROW, WIDE):
             page.set_viewport_size(viewport)
             overflow = page.evaluate("document.documentElement.scrollWidth - document.documentElement.clientWidth")
@@ -130,5 +148,7 @@ def looks_right(request: pytest.FixtureRequest) -> Callable[[Page], None]:
             found = Axe().run(page)
             assert found.violations_count == 0, found.generate_report()
         page.emulate_media(color_scheme="light")
+        page.remove_listener("framenavigated", leaves)
+        assert left == [], f"left while it was looked at, for {left}"
 
     return check

@@ -1,8 +1,10 @@
 """What axe cannot see: the order of the keyboard, a focus that shows, buttons that make sense by their name alone."""
 
+import re
+
 import pytest
 from flask import Flask
-from playwright.sync_api import Page
+from playwright.sync_api import Page, expect
 from sqlalchemy.orm import Session
 
 from tests import factories
@@ -72,14 +74,14 @@ def test_what_is_wrong_with_a_form_is_where_the_reader_is_and_leads_to_its_field
     page.locator("main form").evaluate("form => { form.noValidate = true }")
     page.get_by_label("Your e-mail address").fill("mia@")
     page.get_by_role("button", name="End it now").click()
-    assert page.title().startswith("Nothing was sent yet.")
+    expect(page).to_have_title(re.compile(r"^Nothing was sent yet\."))
     summary = page.get_by_role("alert")
-    assert summary.evaluate("one => one === document.activeElement")
+    expect(summary).to_be_focused()
     assert summary.get_by_role("link").all_inner_texts() == ["Your name or your customer number", "Your e-mail address"]
     page.keyboard.press("Tab")
     page.keyboard.press("Tab")
     page.keyboard.press("Enter")
     field = page.get_by_label("Your e-mail address")
-    assert field.evaluate("one => one === document.activeElement")
+    expect(field).to_be_focused()
     described = field.evaluate("one => one.getAttribute('aria-describedby').split(' ')[0]")
     assert "not a complete e-mail address" in page.locator(f"#{described}").inner_text()

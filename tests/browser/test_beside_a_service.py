@@ -24,6 +24,7 @@ from werkzeug.serving import BaseWSGIServer
 
 from models import Member
 from settings import ROOT
+from tests.browser.conftest import Looks
 from tests.conftest import NOW
 from tests.doubles import FrozenClock
 from tests.factories import at
@@ -91,7 +92,7 @@ class Lumio:
     def stop(self) -> None:
         if self._process is not None:
             self._process.terminate()
-            self._process.wait(10)
+            self._process.wait(60)
             assert self._process.stdout is not None
             self._process.stdout.close()
 
@@ -140,6 +141,7 @@ def context(chromium: Browser, app: Flask, request: pytest.FixtureRequest) -> It
         viewport={"width": 1000, "height": 800}, locale="en-GB", java_script_enabled=getattr(request, "param", True)
     )
     complaints: list[str] = []
+    context.set_default_timeout(60_000)
     context.on("console", lambda said: "Content Security Policy" in said.text and complaints.append(said.text))
     context.on("weberror", lambda error: complaints.append(str(error.error)))
     yield context
@@ -173,16 +175,17 @@ def the_notice(page: Page) -> Any:
 
 
 def test_the_whole_story_inside_the_service(
-    page: Page, app: Flask, lumio: Lumio, clock: FrozenClock, session: Session, looks_right: Callable[[Page], None]
+    page: Page, app: Flask, lumio: Lumio, clock: FrozenClock, session: Session, looks_right: Looks
 ) -> None:
     open_the_round(app)
 
     # Ben is asked. He plays something, and nobody asks him any more.
     as_member(page, lumio, "Ben")
     expect(the_notice(page)).to_be_visible()
-    page.get_by_role("button", name="Play Acorns").click()
+    with page.expect_response(lambda one: "/api/notice" in one.url) as no_more:
+        page.get_by_role("button", name="Play Acorns").click()
+    assert no_more.value.status == 204
     expect(page.get_by_role("heading", name="Hello, Ben")).to_be_visible()
-    page.wait_for_load_state("networkidle")
     expect(the_notice(page)).to_have_count(0)
     expect(page.locator("dormouse-notice")).to_be_hidden()
 
@@ -191,9 +194,10 @@ def test_the_whole_story_inside_the_service(
     lumio.travel(clock.now())
     as_member(page, lumio, "Mia")
     expect(the_notice(page)).to_contain_text("30 June 2026")
-    looks_right(page)
+    looks_right(page, "Lumio")
     the_notice(page).get_by_role("link").click()
     page.get_by_role("button", name="Keep").click()
+    expect(page.get_by_role("heading", level=1)).to_have_text("Your membership continues")
     page.goto(lumio.url)
     expect(page.get_by_role("region", name="Your membership continues")).to_be_visible()
 
@@ -205,6 +209,7 @@ def test_the_whole_story_inside_the_service(
     expect(page).to_have_url(f"{app.extensions['dormouse'].settings.public_url}/account")
     page.get_by_role("link", name="Answer").click()
     page.get_by_role("button", name="End").click()
+    expect(page.get_by_role("heading", level=1)).to_have_text("Your membership ends on 30 June 2026")
     job(app, "settle-billing", "send-events")
     page.goto(lumio.url)
     expect(page.get_by_role("region", name="Your membership ends")).to_be_visible()
@@ -230,6 +235,7 @@ def test_the_whole_story_inside_the_service(
     page.get_by_role("link", name="Come back").click()
     page.get_by_role("button", name="Continue").click()
     page.locator("button[name=order]").click()
+    expect(page.get_by_role("heading", level=1)).to_have_text("Welcome back")
     job(app, "settle-billing", "send-events")
     page.goto(lumio.url)
     expect(page.locator("#favourites li")).to_have_text(["Acorns", "A Nest of One's Own"])

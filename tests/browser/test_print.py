@@ -57,6 +57,7 @@ def test_the_confirmation_of_an_end_fits_on_one_sheet(page: Page, session: Sessi
     page.get_by_label("Your name or your customer number").fill("Mia Öztürk")
     page.get_by_label("Your e-mail address").fill("mia@example.org")
     page.get_by_role("button", name="End it now").click()
+    expect(page.get_by_role("heading", level=1)).to_have_text("We have your request to end a membership")
     paper = page.pdf(format="A4")
     assert paper.count(b"/Type /Page\n") == 1
     page.emulate_media(media="print")

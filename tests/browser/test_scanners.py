@@ -4,7 +4,7 @@ from datetime import timedelta
 
 import pytest
 from flask import Flask
-from playwright.sync_api import BrowserContext, Page
+from playwright.sync_api import BrowserContext, Page, expect
 from sqlalchemy import func, select
 from sqlalchemy.orm import Session
 
@@ -91,5 +91,5 @@ def test_scenario_26_a_scanner_that_presses_right_after_the_mail_changes_nothing
     before = everything(session)
     page.goto(links[0])
     page.locator("button[name=answer]").first.click()
-    assert page.locator("h1").inner_text() == "Not saved yet: one step left"
+    expect(page.locator("h1")).to_have_text("Not saved yet: one step left")
     assert everything(session) == before
