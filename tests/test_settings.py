@@ -330,7 +330,7 @@ def test_of_processes_that_start_at_once_all_have_the_same_key(tmp_path: Path) -
         assert process.stdin is not None
         process.stdin.write("go\n")
         process.stdin.flush()
-    keys = {process.communicate(timeout=60)[0].strip() for process in processes}
+    keys = {process.communicate(timeout=300)[0].strip() for process in processes}
     assert len(keys) == 1
     assert len(keys.pop()) >= 43
     assert {path.name for path in (tmp_path / "instance").iterdir()} == KEPT

@@ -21,7 +21,8 @@ from urllib.parse import parse_qsl, urlencode, urlsplit
 import stripe
 
 from adapters.billing.stripe.client import StripeBilling
-from tests.faults.harness import eventually, free_port
+from tests.faults.harness import eventually
+from tests.ports import held_port
 
 WEBHOOK_SECRET = "whsec_for_these_tests_only"
 KEY = "sk_test_for_these_tests_only"
@@ -132,7 +133,7 @@ class _Handler(BaseHTTPRequestHandler):
             return 200, json.dumps(session).encode()
         query = _translated(parse_qsl(urlsplit(self.path).query, keep_blank_values=True))
         data = _translated(parse_qsl(body, keep_blank_values=True))
-        line = HTTPConnection("127.0.0.1", self.server.behind, timeout=10)
+        line = HTTPConnection("127.0.0.1", self.server.behind, timeout=60)
         headers = {"Authorization": self.headers["Authorization"], "Content-Type": "application/x-www-form-urlencoded"}
         target = f"{path}?{urlencode(query)}" if query and self.command == "GET" else path
         line.request(self.command, target, urlencode(data) if self.command == "POST" else None, headers)
@@ -181,8 +182,7 @@ def _translated(pairs: list[tuple[str, str]]) -> list[tuple[str, str]]:
 
 @contextmanager
 def running_stripe(folder: Path) -> Iterator[StripeProxy]:
-    port = free_port()
-    with (folder / "localstripe.log").open("w") as log:
+    with held_port() as port, (folder / "localstripe.log").open("w") as log:
         server = subprocess.Popen(
             [sys.executable, "-m", "localstripe", "--port", str(port), "--from-scratch"],
             stdout=log,
@@ -210,7 +210,7 @@ def _answers(port: int) -> bool:
 
 
 def _call(port: int, method: str, path: str) -> int:
-    with closing(HTTPConnection("127.0.0.1", port, timeout=5)) as line:
+    with closing(HTTPConnection("127.0.0.1", port, timeout=60)) as line:
         line.request(method, path, headers={"Authorization": f"Bearer {KEY}"})
         response = line.getresponse()
         response.read()
@@ -223,7 +223,7 @@ class StripeWorld:
         self.pauses: list[float] = []
         self.billing = self.connected()
         self.api = stripe.StripeClient(
-            KEY, base_addresses={"api": proxy.address}, http_client=stripe.RequestsClient(timeout=10)
+            KEY, base_addresses={"api": proxy.address}, http_client=stripe.RequestsClient(timeout=60)
         ).v1
         self.now = datetime.now(UTC)
 

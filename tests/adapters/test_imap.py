@@ -94,7 +94,8 @@ def test_of_a_mail_that_is_too_long_the_beginning_is_read(server: ImapServer) ->
         ({"tls": ssl.create_default_context()}, "the certificate is not to be trusted: self-signed certificate"),
         ({"starttls": True, "timeout": 0.3}, "timed out"),
         ({"port": 1}, "Connection refused"),
-        ({"host": "nowhere.invalid"}, "nown"),
+        # "Name or service not known", "nodename nor servname provided, or not known"; or that no name server was there.
+        ({"host": "nowhere.invalid"}, "nown|name resolution"),
     ],
 )
 def test_a_mailbox_that_cannot_be_opened_says_why_in_one_line(
@@ -102,7 +103,7 @@ def test_a_mailbox_that_cannot_be_opened_says_why_in_one_line(
 ) -> None:
     with pytest.raises(MailboxAway) as refused, server.mailbox(**changes).visit():
         pass
-    assert said in str(refused.value)
+    assert any(words in str(refused.value) for words in said.split("|"))
     assert "\n" not in str(refused.value)
     assert "wrong" not in str(refused.value)
 

@@ -27,9 +27,9 @@ def at(stage: Stage, what: str) -> Callable[[Moment], str | None]:
     return decide
 
 
-def talk(server: Unkind, **config: object) -> tuple[MailResult, MailResult]:
+def talk(server: Unkind, *, timeout: float = 60, **config: object) -> tuple[MailResult, MailResult]:
     """The results of a message that meets the server's mood, and of the next one in the same session."""
-    with mailer(server.port, timeout=0.3, **config).connect() as connection:  # type: ignore[arg-type]
+    with mailer(server.port, timeout=timeout, **config).connect() as connection:  # type: ignore[arg-type]
         return connection.send(MIA), connection.send(OTHER)
 
 
@@ -53,7 +53,7 @@ def test_the_three_commands_go_out_before_the_first_is_answered() -> None:
 
         thread = threading.Thread(target=serve)
         thread.start()
-        with mailer(listening.getsockname()[1], timeout=2).connect() as connection:
+        with mailer(listening.getsockname()[1], timeout=60).connect() as connection:
             assert connection.send(MIA) == MailResult(accepted=True, code=250, reply="250 kept")
         thread.join()
     mail, rcpt, data = groups[0].splitlines()
@@ -102,7 +102,7 @@ def test_421_at_any_command_means_the_server_is_away(stage: Stage, pipelining: b
 @pytest.mark.parametrize("stage", [Stage.MAIL, Stage.RCPT, Stage.DATA, Stage.DOT, Stage.KEPT])
 def test_a_line_that_is_lost_at_any_command_costs_one_message_one_try(stage: Stage, what: str) -> None:
     with Unkind(at(stage, what)) as server:
-        lost, taken = talk(server)
+        lost, taken = talk(server, timeout=1 if what == HANG else 60)
         assert (lost.server_down, lost.accepted) == (True, False)
         assert "lost" in lost.reply
         assert taken.accepted
@@ -112,7 +112,7 @@ def test_a_line_that_is_lost_at_any_command_costs_one_message_one_try(stage: Sta
 @pytest.mark.parametrize("stage", [Stage.MAIL, Stage.RCPT, Stage.DATA])
 def test_a_line_that_is_lost_before_any_text_is_opened_again_unseen(stage: Stage) -> None:
     """Only on a line that had carried mail before: the server may have been about to close it."""
-    with Unkind() as server, mailer(server.port, timeout=1).connect() as connection:
+    with Unkind() as server, mailer(server.port, timeout=60).connect() as connection:
         assert connection.send(MIA).accepted
         server.decide = at(stage, DROP)
         assert connection.send(OTHER).accepted

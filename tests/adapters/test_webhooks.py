@@ -95,21 +95,21 @@ def test_an_answer_is_cut_where_it_is_too_long_and_never_unpacked(hooked: Webhoo
 def test_whoever_drips_is_cut_off_in_time_and_the_status_stands(hooked: WebhookCatcher) -> None:
     hooked.answers = Answering(200, body=b"x" * 1000, drips=True)
     begun = monotonic()
-    reply = post(hooked.url, HttpSender(HERE, step=2, total=0.5))
+    reply = post(hooked.url, HttpSender(HERE, step=30, total=2))
     assert reply.outcome is Outcome.ACCEPTED
-    assert monotonic() - begun < 2
+    assert monotonic() - begun < 30, "it drips for fifty seconds"
 
 
 def test_whoever_says_nothing_is_left_in_time() -> None:
     with socket.create_server(("127.0.0.1", 0)) as silent:
         port = silent.getsockname()[1]
-        for sender in (HttpSender(HERE, step=0.3, total=9), HttpSender(HERE, step=9, total=0.3)):
+        for sender in (HttpSender(HERE, step=0.3, total=90), HttpSender(HERE, step=90, total=0.3)):
             begun = monotonic()
             for scheme in ("http", "https"):
                 reply = post(f"{scheme}://127.0.0.1:{port}/", sender)
                 assert (reply.outcome, reply.status, reply.nobody_there) == (Outcome.TEMPORARY, 0, True)
                 assert reply.text.endswith("in time")
-            assert monotonic() - begun < 2
+            assert monotonic() - begun < 60
 
 
 @pytest.mark.parametrize("raw", [b"", b"220 mail.example.org ESMTP\r\n", b"HTTP/1.1 2", b"\x15\x03\x01\x00\x02\x02"])
@@ -219,10 +219,10 @@ def test_another_way_to_write_this_machine_is_this_machine(host: str) -> None:
 
 
 def test_only_the_good_addresses_of_a_name_are_used(hooked: WebhookCatcher) -> None:
-    sender = HttpSender([ip_network("127.0.0.1/32")], step=2, look_up=knows("127.0.0.2", "10.0.0.1", "127.0.0.1"))
+    sender = HttpSender([ip_network("127.0.0.1/32")], step=60, look_up=knows("127.0.0.2", "10.0.0.1", "127.0.0.1"))
     begun = monotonic()
     assert post(f"http://{NAME}:{hooked.port}/", sender).outcome is Outcome.ACCEPTED
-    assert monotonic() - begun < 1, "nobody waited for the others"
+    assert monotonic() - begun < 30, "nobody waited for the others"
 
 
 def test_without_tls_only_what_an_operator_named_is_called(hooked: WebhookCatcher) -> None:

@@ -41,7 +41,7 @@ def playwright() -> Iterator[Playwright]:
 def chromium(playwright: Playwright) -> Iterator[Browser]:
     """The machine's Chromium where there is one (or the one CHROMIUM names), else the one Playwright has installed."""
     path = os.environ.get("CHROMIUM") or shutil.which("chromium") or shutil.which("chromium-browser")
-    browser = playwright.chromium.launch(executable_path=path, args=["--no-sandbox"])
+    browser = playwright.chromium.launch(executable_path=path, args=["--no-sandbox"], timeout=180_000)
     yield browser
     browser.close()
 
@@ -119,8 +119,7 @@ def page(context: BrowserContext) -> Page:
 
 @pytest.fixture
 def looks_right(request: pytest.FixtureRequest) -> Looks:
-    """``looks_right(page, "Sign in")``: nothing to scroll sideways on a phone or a desktop, and nothing for axe to find,
-    in both themes.
+    """``looks_right(page, "Sign in")``: nothing sticks out, on a phone or a desktop; axe finds nothing, in both themes.
 
     The heading says which page is meant. A click does not wait for what it leads to: without it, what was looked at
     could be the page before, or none yet.

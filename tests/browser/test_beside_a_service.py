@@ -5,7 +5,6 @@ that the test sets.
 """
 
 import os
-import socket
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -28,6 +27,7 @@ from tests.browser.conftest import Looks
 from tests.conftest import NOW
 from tests.doubles import FrozenClock
 from tests.factories import at
+from tests.ports import held_port
 from tests.web.service import PRIVATE, public
 
 HOST = ROOT / "examples" / "host" / "host.py"
@@ -72,7 +72,7 @@ class Lumio:
 
     def run(self, *words: str) -> str:
         process = self.flask(*words)
-        said, _ = process.communicate(timeout=60)
+        said, _ = process.communicate(timeout=300)
         assert process.returncode == 0, said
         return said
 
@@ -99,13 +99,11 @@ class Lumio:
 
 @pytest.fixture
 def lumio(tmp_path: Path) -> Iterator[Lumio]:
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    service = Lumio(port, tmp_path)
-    service.travel(NOW)
-    yield service
-    service.stop()
+    with held_port() as port:
+        service = Lumio(port, tmp_path)
+        service.travel(NOW)
+        yield service
+        service.stop()
 
 
 @pytest.fixture

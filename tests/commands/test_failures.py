@@ -25,7 +25,7 @@ def run(command: str, folder: Path, **settings: str) -> subprocess.CompletedProc
         env={**environment, "INSTANCE_PATH": str(folder), **settings},
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=300,
         check=False,
     )
 

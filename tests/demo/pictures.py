@@ -11,7 +11,8 @@ from tempfile import TemporaryDirectory
 from playwright.sync_api import Page, sync_playwright
 
 from settings import ROOT
-from tests.demo.test_command import environment, free_port
+from tests.demo.test_command import environment
+from tests.ports import held_port
 
 FOLDER = ROOT / "docs" / "pictures"
 
@@ -58,9 +59,9 @@ def take(page: Page, site: str) -> None:
 
 def main() -> None:
     FOLDER.mkdir(exist_ok=True)
-    port = free_port()
     with (
         TemporaryDirectory() as instance,
+        held_port() as port,
         subprocess.Popen(
             [sys.executable, "-m", "flask", "demo", "--port", str(port)],
             cwd=ROOT,

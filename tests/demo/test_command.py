@@ -16,6 +16,7 @@ import pytest
 from commands.demo import sample
 from settings import ROOT
 from tests.demo.test_sample import BERLIN, NOW
+from tests.ports import held_port
 
 
 def environment(instance: Path, **more: str) -> dict[str, str]:
@@ -30,20 +31,15 @@ def flask(instance: Path, *arguments: str, **more: str) -> "subprocess.Completed
         env=environment(instance, **more),
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=300,
         check=False,
     )
 
 
-def free_port() -> int:
-    with closing(socket.socket()) as free:
-        free.bind(("127.0.0.1", 0))
-        return int(free.getsockname()[1])
-
-
 @pytest.fixture
-def port() -> int:
-    return free_port()
+def port() -> Iterator[int]:
+    with held_port() as port:
+        yield port
 
 
 @pytest.fixture
@@ -110,7 +106,7 @@ def running(instance: Path, *arguments: str) -> Iterator[str]:
             yield "".join(printed)
         finally:
             process.send_signal(signal.SIGINT)
-            _out, errors = process.communicate(timeout=30)
+            _out, errors = process.communicate(timeout=300)
         assert errors == ""
         assert process.returncode == 0
 
@@ -118,10 +114,11 @@ def running(instance: Path, *arguments: str) -> Iterator[str]:
 def test_it_serves_the_first_page_and_ends_on_request(tmp_path: Path, port: int) -> None:
     with running(tmp_path, "--port", str(port)) as printed:
         assert f"http://localhost:{port}/demo/" in printed
-        with urlopen(f"http://localhost:{port}/demo/", timeout=30) as page:
+        with urlopen(f"http://localhost:{port}/demo/", timeout=300) as page:
             assert "people who do not use it" in page.read().decode()
         # A second demo would sweep the folder from under this one.
-        again = flask(tmp_path, "demo", "--port", str(free_port()))
+        with held_port() as another:
+            again = flask(tmp_path, "demo", "--port", str(another))
         assert again.returncode == 1
         assert "running already" in again.stderr
     # All it has is in its own folder; no database beside it.
@@ -134,7 +131,7 @@ def test_with_keep_it_goes_on_where_it_was(prepared: Path, tmp_path: Path, port:
     with running(tmp_path, "--keep", "--port", str(port)) as printed:
         assert "Two months ago" not in printed
         assert f"http://localhost:{port}/demo/" in printed
-        with urlopen(f"http://localhost:{port}/demo/mail", timeout=30) as page:
+        with urlopen(f"http://localhost:{port}/demo/mail", timeout=300) as page:
             assert page.read().decode().count("/demo/mail/") == mails
 
 

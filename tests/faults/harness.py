@@ -5,14 +5,13 @@ import http.client
 import os
 import re
 import signal
-import socket
 import subprocess
 import sys
 import urllib.error
 import urllib.request
 from collections import Counter
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from datetime import datetime, timedelta
 from http.cookiejar import CookieJar
 from pathlib import Path
@@ -35,10 +34,11 @@ from services.installation import Ports
 from settings import ROOT, Settings
 from tests.conftest import make_settings
 from tests.doubles import SmtpCatcher
+from tests.ports import held_port
 from tests.web.browser import Page
 
 BIN = Path(sys.executable).parent
-PATIENCE = 90.0
+PATIENCE = 300.0
 AFTER_LEASES = timedelta(minutes=16)
 KILLED = -signal.SIGKILL
 
@@ -49,12 +49,6 @@ def eventually(holds: Callable[[], bool], seconds: float = PATIENCE) -> None:
     while not holds():
         assert monotonic() < until, "it did not come to that"
         Event().wait(0.02)
-
-
-def free_port() -> int:
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        return int(free.getsockname()[1])
 
 
 class Deadly(SmtpCatcher):
@@ -75,7 +69,9 @@ class Site:
     """A service in Berlin whose rounds open by themselves. ``app`` is a process of it inside the test."""
 
     def __init__(self, url: str, folder: Path, smtp: Deadly, now: datetime, **changes: object) -> None:
-        self.smtp, self.folder, self.port = smtp, folder, free_port()
+        self.smtp, self.folder = smtp, folder
+        self._held = ExitStack()
+        self.port = self._held.enter_context(held_port())
         self.clock = ShiftedClock(folder / "clock")
         self.clock.travel(now)
         self.settings: Settings = make_settings(
@@ -99,6 +95,7 @@ class Site:
         self.connections = 1
 
     def close(self) -> None:
+        self._held.close()
         with self.app.app_context():
             db.engine.dispose()
 
@@ -244,7 +241,7 @@ class Visitor:
         self.url = urljoin(self.url, url)
         request = urllib.request.Request(self.url, None if data is None else urlencode(data).encode())
         try:
-            with self._opener.open(request, timeout=60) as response:
+            with self._opener.open(request, timeout=PATIENCE) as response:
                 self.page = Page(response.read().decode())
         except urllib.error.HTTPError:
             raise

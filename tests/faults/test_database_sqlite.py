@@ -152,7 +152,7 @@ def test_a_lock_that_meets_the_record_of_a_mail_doubles_one_message_at_most(
             with app.app_context():
                 here, own = app.extensions["dormouse"], db.session()
                 return delivery.deliver(
-                    own, here.settings, SmtpMailer(app, timeout=5), here.clock, own.commit, lambda: False
+                    own, here.settings, SmtpMailer(app, timeout=60), here.clock, own.commit, lambda: False
                 )
 
         with pytest.raises(OperationalError, match="locked"):

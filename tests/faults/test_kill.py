@@ -184,7 +184,7 @@ def test_the_scheduler_killed_while_the_server_has_a_mail_and_has_not_said_so(si
     with site.running("flask", "scheduler") as process:
         eventually(lambda: site.unsent() == 0)
         process.send_signal(signal.SIGTERM)
-        assert process.wait(10) == 0
+        assert process.wait(PATIENCE) == 0
     duplicates = check(site, kinds={name: ["warning"] for name in names}, orders={})
     assert duplicates == len(kill_after)
 

@@ -69,7 +69,7 @@ def at_once(app: Flask, *acts: Act) -> list[object]:
 
     def run(act: Act) -> object:
         with app.app_context():
-            start.wait(30)
+            start.wait(300)
             return act(db.session(), db.session.commit)
 
     with ThreadPoolExecutor(len(acts)) as threads:
@@ -104,7 +104,7 @@ def one_open_as_the_other_begins(
             def commit() -> None:
                 if not at_work.is_set() and decided(session):
                     at_work.set()
-                    assert go_on.wait(60)
+                    assert go_on.wait(300)
                 session.commit()
 
             try:
@@ -119,9 +119,9 @@ def one_open_as_the_other_begins(
 
     with ThreadPoolExecutor(2) as threads:
         one = threads.submit(hold)
-        assert at_work.wait(60)
+        assert at_work.wait(300)
         other = threads.submit(follow)
-        assert begun.wait(60)
+        assert begun.wait(300)
         if db.engine.dialect.name == "postgresql":
             eventually(lambda: other.done() or waits_for_a_lock(app))
         go_on.set()
@@ -306,7 +306,7 @@ def test_two_tabs_with_two_answers_at_the_same_instant(
     def press(wish: str) -> int:
         tab = Browser(app)
         tab.open(link)
-        start.wait(30)
+        start.wait(300)
         return tab.press("answer", wish).status_code
 
     with ThreadPoolExecutor(2) as threads:
@@ -396,7 +396,7 @@ class Provider:
 
     def stop(self, *args: object, **more: object) -> BillingReceipt:
         self.asked.set()
-        assert self.go_on.wait(60)
+        assert self.go_on.wait(300)
         return self.books.stop(*args, **more)  # type: ignore[arg-type]
 
     def __getattr__(self, name: str) -> object:
@@ -425,7 +425,7 @@ def test_scenario_34_a_return_a_minute_after_the_lapse_is_billed_once(
     with ThreadPoolExecutor(1) as threads:
         if stop != "unsent":
             sending = threads.submit(at_once, app, send)
-            assert provider.asked.wait(60)
+            assert provider.asked.wait(300)
             if stop == "sent":
                 sending.result()
         clock.travel(a_minute_later)
@@ -475,7 +475,7 @@ def test_scenario_42_four_schedulers_and_four_senders_do_everything_once(
         start = Barrier(4 * len(names))
 
         def run(app: Flask, name: str) -> None:
-            start.wait(30)
+            start.wait(300)
             if name == "tick":
                 runner.run_due(app)
             else:
@@ -548,7 +548,7 @@ def test_scenario_18_an_answer_half_done_when_close_begins_is_finished_first(
                 eventually(lambda: waits_for_a_lock(app))
 
     def follow() -> object:
-        assert half_done.wait(60)
+        assert half_done.wait(300)
         with app.app_context():
             return close(settings)(db.session(), db.session.commit)
 
@@ -557,7 +557,7 @@ def test_scenario_18_an_answer_half_done_when_close_begins_is_finished_first(
         with ThreadPoolExecutor(1) as threads:
             other = threads.submit(follow)
             answer(settings, case_id, Answer.KEEP)(session, session.commit)
-            closed = other.result(60)
+            closed = other.result(300)
     finally:
         remove(db.engine, "before_cursor_execute", pause)
     session.expire_all()
@@ -576,7 +576,7 @@ def half_done(app: Flask, session: Session, first: Act, before: str, second: Act
                 eventually(lambda: other.done() or waits_for_a_lock(app))
 
     def follow() -> object:
-        assert stopped.wait(60)
+        assert stopped.wait(300)
         with app.app_context():
             return second(db.session(), db.session.commit)
 
@@ -615,7 +615,7 @@ def test_mail_that_is_written_down_for_many_does_not_wait_for_who_is_just_answer
 
     def write(other: Session) -> None:
         if db.engine.dialect.name == "postgresql":
-            other.execute(text("SET LOCAL lock_timeout = '5s'"))
+            other.execute(text("SET LOCAL lock_timeout = '60s'"))
         message = Message(
             once_key="x", kind="reminder", member_id=member_id, case_id=case_id, priority=5, created_at=NOW, due_at=NOW
         )

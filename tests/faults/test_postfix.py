@@ -9,6 +9,7 @@ import socket
 import subprocess
 import tempfile
 from collections.abc import Callable, Iterator
+from contextlib import ExitStack
 from pathlib import Path
 from threading import Event
 from time import monotonic
@@ -24,6 +25,7 @@ from services.installation import installed
 from tests import factories
 from tests.conftest import NOW
 from tests.doubles import Received, SmtpCatcher
+from tests.ports import held_port
 from tests.services.support import case_of
 
 POSTFIX = shutil.which("postfix", path=f"{os.environ.get('PATH', '')}:/usr/sbin")
@@ -71,9 +73,8 @@ class Relay:
     """A Postfix of a test's own, in the foreground."""
 
     def __init__(self, folder: Path, beyond: SmtpCatcher) -> None:
-        with socket.socket() as free:
-            free.bind(("127.0.0.1", 0))
-            self.port = int(free.getsockname()[1])
+        self._held = ExitStack()
+        self.port = self._held.enter_context(held_port())
         for name in ("queue", "data", "etc"):
             (folder / name).mkdir(mode=0o755)
         shutil.chown(folder / "data", "postfix")
@@ -92,11 +93,12 @@ class Relay:
 
     def stop(self) -> None:
         """End the server and what it has started: its master is in a session of its own."""
-        subprocess.run([str(POSTFIX), "-c", str(self._etc), "abort"], capture_output=True, check=False, timeout=30)
-        self._process.wait(30)
+        subprocess.run([str(POSTFIX), "-c", str(self._etc), "abort"], capture_output=True, check=False, timeout=300)
+        self._process.wait(300)
+        self._held.close()
 
 
-def eventually(holds: Callable[[], object], relay: Relay, seconds: float = 60) -> None:
+def eventually(holds: Callable[[], object], relay: Relay, seconds: float = 300) -> None:
     until = monotonic() + seconds
     while not holds():
         assert monotonic() < until, relay.log.read_text()

@@ -105,7 +105,7 @@ def test_four_processes_may_upgrade_at_once(empty_database: EmptyDatabases, tmp_
     """A deployment that starts several machines at the same instant, each with ``flask db upgrade`` first."""
     url = empty_database()
     processes = [flask(url, tmp_path, "db", "upgrade") for _ in range(4)]
-    said = [process.communicate(timeout=120)[1] for process in processes]
+    said = [process.communicate(timeout=300)[1] for process in processes]
     assert [process.returncode for process in processes] == [0, 0, 0, 0], said
     engine = create_engine(url)
     with engine.connect() as connection:

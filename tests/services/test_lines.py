@@ -43,7 +43,7 @@ def deliver(
     *,
     commit: Callable[[], None] | None = None,
     enough: Callable[[], bool] | None = None,
-    time_limit: float = 2,
+    time_limit: float = 60,
 ) -> Delivered:
     here = installed()
     app = Flask("mail")

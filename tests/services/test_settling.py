@@ -79,9 +79,10 @@ def test_slow_answers_are_waited_for_together_and_never_more_than_allowed(sessio
 def test_no_more_are_begun_than_the_rate_allows(session: Session, clock: FrozenClock) -> None:
     stops(session, 20)
     provider = SlowProvider(0.02)
+    before = monotonic()
     assert settle(session, provider, clock, Pace(connections=8, rate=40)) == Settled(done=20)
-    first, last = provider.begun[0], provider.begun[-1]
-    assert last - first >= 19 / 40 - 0.05
+    # Whatever else the machine does: it can make the last one later, and not earlier.
+    assert provider.begun[-1] - before >= 19 / 40
     # The next process begins where this one has left off.
     assert session.scalars(select(BillingPace.next_at)).one() == NOW + timedelta(seconds=20 / 40)
 
