@@ -89,8 +89,10 @@ def test_a_round_with_stripe(app: Flask, stripe_world: StripeWorld, clock: Froze
             deadline = next_month_end(clock.now(), settings.zone)
         settle(app)
         assert [charges_on(name) for name in ("silent", "changes", "returns")] == [False, True, False]
+        # In the first hour of some months a new period has begun by then, and is given back: an order of its own.
+        silent = member(session, "silent").id
         order = session.scalars(
-            select(BillingOrder).where(BillingOrder.member_id == member(session, "silent").id)
+            select(BillingOrder).where(BillingOrder.member_id == silent, BillingOrder.kind == "stop")
         ).one()
         assert (order.state, order.receipt) == ("done", refs["silent"])
         assert order.read_back is not None

@@ -60,6 +60,7 @@ async ({rows, scale, quality, gap}) => {
 def look(browser: Browser, width: int, scheme: Literal["light", "dark"]) -> Iterator[Page]:
     """A page to put mails into, as a mail program shows them: nothing runs, nothing is fetched."""
     page = browser.new_page(viewport={"width": width, "height": 400}, color_scheme=scheme)
+    page.set_default_timeout(60_000)
     page.route("**/*", lambda route: route.abort())
     yield page
     page.close()

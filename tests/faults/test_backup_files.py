@@ -81,11 +81,11 @@ def test_a_backup_is_whole_readable_by_its_owner_only_and_one_file(
 
 def test_a_backup_is_of_one_instant_while_others_write(app: Flask, database: Path, folder: Path) -> None:
     """Rows come in pairs, each a transaction: a copy that mixed two instants would hold half a pair."""
-    stop = threading.Event()
+    begun, stop = threading.Event(), threading.Event()
 
     def write() -> None:
         with closing(sqlite3.connect(database, isolation_level=None)) as connection:
-            connection.execute("PRAGMA busy_timeout = 10000")
+            connection.execute("PRAGMA busy_timeout = 300000")
             number = 0
             while not stop.is_set():
                 number += 1
@@ -93,10 +93,12 @@ def test_a_backup_is_of_one_instant_while_others_write(app: Flask, database: Pat
                 for half in ("left", "right"):
                     connection.execute("INSERT INTO use_feed (source) VALUES (?)", (f"{half}{number}",))
                 connection.execute("COMMIT")
+                begun.set()
 
     writer = threading.Thread(target=write)
     writer.start()
     try:
+        assert begun.wait(300)
         copies = [snapshot.copy(database, folder / f"{number}.db") for number in range(8)]
     finally:
         stop.set()
