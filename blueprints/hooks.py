@@ -13,8 +13,7 @@ from domain import webhooks
 from domain.errors import NotFound, NotSigned
 from domain.ports import Acknowledged
 from models import db, for_writing
-from services import billing as orders
-from services import provider_news
+from services import billing_answers, provider_news
 from services.installation import installed, wake
 from services.mail import bounces
 from services.mail.bounce_mail import LONGEST_REASON, Report, Verdict
@@ -81,7 +80,7 @@ def billing() -> Response:
     provider_news.heard(session, [one for one in refs if isinstance(one, str)], now)
     for one in refs:
         if isinstance(one, Acknowledged):
-            orders.acknowledge(session, one, now)
+            billing_answers.acknowledge(session, one, now)
     session.commit()
     wake()
     return _said(200, "heard")

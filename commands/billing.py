@@ -5,7 +5,7 @@ import click
 from commands.output import echo_table
 from domain.lifecycle import OrderKind
 from models import db, for_writing
-from services import billing, billing_provider, reconciling
+from services import billing_desk, billing_provider, reconciling
 from services.installation import installed, wake
 
 
@@ -17,14 +17,14 @@ def group() -> None:
 @group.command("list")
 def list_() -> None:
     """Each failed order: whom it concerns, what was asked, and what the provider said."""
-    failed = billing.failed_orders(db.session())
+    failed = billing_desk.failed_orders(db.session())
     if not failed:
         click.echo("no order has failed")
         return
     rows = ((str(order.id), order.kind, member.external_id or "–", order.error or "") for order, member in failed)
     echo_table(("ORDER", "KIND", "MEMBER", "WHY"), rows)
     for kind in dict.fromkeys(order.kind for order, _ in failed):
-        click.echo(f"{kind}: {billing.WHAT_TO_DO[OrderKind(kind)]}")
+        click.echo(f"{kind}: {billing_desk.WHAT_TO_DO[OrderKind(kind)]}")
     click.echo("Mend the cause, then `flask billing retry ORDER`; or do it by hand, then `flask billing done ORDER`.")
 
 
@@ -33,7 +33,7 @@ def list_() -> None:
 def retry(order: int) -> None:
     """Queue a failed order again, as a new request to the provider."""
     for_writing(db.session())
-    billing.retry(db.session(), order, installed().clock.now())
+    billing_desk.retry(db.session(), order, installed().clock.now())
     db.session.commit()
     wake()
     click.echo(f"queued order {order}; `flask jobs run settle-billing` carries it out at once")
@@ -45,7 +45,7 @@ def retry(order: int) -> None:
 def done(order: int, reference: str) -> None:
     """Say that a failed order was carried out at the provider by hand."""
     for_writing(db.session())
-    billing.mark_done(db.session(), order, reference, installed().clock.now())
+    billing_desk.mark_done(db.session(), order, reference, installed().clock.now())
     db.session.commit()
     wake()
     click.echo(f"order {order} is done: {reference}")

@@ -20,7 +20,7 @@ from domain.dates import local_day, month_of
 from domain.errors import BillingError
 from domain.lifecycle import CampaignState
 from models import Campaign, UseFeed, db
-from services import billing, billing_provider, breaker, reports, signing, timekeeping
+from services import billing_desk, billing_provider, breaker, reports, signing, timekeeping
 from services.installation import Installation, installed
 from services.outgoing import desk
 from settings import Settings, SettingsError, load
@@ -189,7 +189,7 @@ def _billing(settings: Settings, now: datetime) -> Iterator[Finding]:
     if closed is not None:
         said = f"BILLING_URL answered 410 on {instant(closed, settings.zone)} and is sent no more orders"
         yield Finding("billing", False, f"{said}: give it another address, or `flask billing resume`")
-    failed = len(billing.failed_orders(db.session()))
+    failed = len(billing_desk.failed_orders(db.session()))
     if failed:
         yield Finding("billing", False, f"{failed} orders were refused by the provider: see `flask billing list`")
 

@@ -84,7 +84,7 @@ class OrderState(StrEnum):
 
 
 UNFINISHED_ORDERS = (OrderState.QUEUED, OrderState.WORKING)
-"""An order the provider may still have to carry out: a failed one waits for an operator, see billing.retry."""
+"""An order the provider may still have to carry out: a failed one waits for an operator, see billing_desk.retry."""
 
 
 class HoldReason(StrEnum):

@@ -19,7 +19,8 @@ from domain.ports import Billing, Clock, Subscription
 from models import BillingNews, BillingOrder, Member, change, for_writing, insert
 from models.base import random_id
 from services import events, returning
-from services.billing import UNSETTLED, backoff
+from services.billing import UNSETTLED
+from services.billing_answers import backoff
 from services.cases import lock
 from settings import Settings
 

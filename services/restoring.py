@@ -32,7 +32,7 @@ from domain.lifecycle import (
 from domain.links import Purpose
 from domain.notices import Kind
 from models import BillingOrder, Case, Erasure, JobRun, MagicLink, Member, Message, Operator, SignIn, change, insert
-from services import billing, breaker, campaigns, erasure, events, purging
+from services import billing_desk, breaker, campaigns, erasure, events, purging
 from settings import Settings
 
 CHUNK = 500
@@ -162,7 +162,7 @@ def _hold_back_orders(session: Session, done: Restored) -> None:
         session,
         update(BillingOrder)
         .where(BillingOrder.state.in_(UNFINISHED_ORDERS))
-        .values(state=OrderState.FAILED, error=billing.RESTORED, lease_token=None, lease_until=None),
+        .values(state=OrderState.FAILED, error=billing_desk.RESTORED, lease_token=None, lease_until=None),
     )
 
 

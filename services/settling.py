@@ -19,8 +19,9 @@ from sqlalchemy.orm import Session
 from domain.errors import BillingClosed, BillingError, BillingPending, BillingTemporary
 from domain.ports import Billing, BillingReceipt, Clock
 from models import BillingPace, change, for_writing, insert
-from services import billing
-from services.billing import Claimed, Settled
+from services import billing_answers, billing_asking
+from services.billing_answers import Settled
+from services.billing_asking import Claimed
 
 AHEAD = timedelta(seconds=1)
 """Orders are claimed so long before their turn: what a process that dies had claimed waits for its lease."""
@@ -92,7 +93,7 @@ class _Run:
         for_writing(self._session)
         now = self._clock.now()
         most, turn = self._turns(now)
-        claimed = billing.claim(self._session, now, most) if most else []
+        claimed = billing_asking.claim(self._session, now, most) if most else []
         if claimed and self._pace.rate:
             self._take_turns(turn, len(claimed))
         self._commit()
@@ -106,7 +107,7 @@ class _Run:
     def begin(self, threads: ThreadPoolExecutor) -> None:
         while self.waiting and len(self.asked) < self._pace.connections and self.waiting[0][0] <= monotonic():
             _, one = self.waiting.popleft()
-            self.asked[threads.submit(billing.ask, self._provider, one, self._clock.now())] = one
+            self.asked[threads.submit(billing_asking.ask, self._provider, one, self._clock.now())] = one
 
     def rest(self) -> None:
         """Until an answer comes, or the next order's turn."""
@@ -133,12 +134,12 @@ class _Run:
     def give_back(self) -> None:
         if self.waiting:
             for_writing(self._session)
-            billing.give_back(self._session, [one for _, one in self.waiting])
+            billing_asking.give_back(self._session, [one for _, one in self.waiting])
             self._commit()
             self.waiting.clear()
 
     def _count(self, one: Claimed, outcome: BillingReceipt | BillingError, now: datetime) -> None:
-        mine = billing.record(self._session, one, outcome, now)
+        mine = billing_answers.record(self._session, one, outcome, now)
         self.closed = self.closed or isinstance(outcome, BillingClosed)
         unanswered = isinstance(outcome, BillingTemporary) and not isinstance(outcome, BillingPending)
         self.silent = self.silent + 1 if unanswered else 0
@@ -148,7 +149,7 @@ class _Run:
         """How many orders may be claimed now, and the turn of the first of them."""
         rate = self._pace.rate
         if rate is None:
-            return billing.BATCH, now
+            return billing_asking.BATCH, now
         row = _row(self._session)
         turn = max(row.next_at or now, now)
         left = (AHEAD - (turn - now)).total_seconds() * rate

@@ -28,7 +28,7 @@ from models import (
     OutgoingEvent,
     change,
 )
-from services import billing, events, provider_news
+from services import billing_answers, billing_asking, events, provider_news
 from services.mail import dispatch, recording
 from services.outgoing import sending
 
@@ -85,8 +85,8 @@ def confirm(session: Session, now: datetime) -> int:
         return 0
     for table, longest_lease, longest_wait in (
         (Message, dispatch.LEASE, recording.LONGEST_RETRY),
-        (BillingOrder, billing.LEASE, billing.LONGEST_BACKOFF),
-        (BillingNews, provider_news.LEASE, billing.LONGEST_BACKOFF),
+        (BillingOrder, billing_asking.LEASE, billing_answers.LONGEST_BACKOFF),
+        (BillingNews, provider_news.LEASE, billing_answers.LONGEST_BACKOFF),
         (OutgoingEvent, sending.LEASE, 2 * max(WAITS)),
     ):
         change(session, update(table).where(table.lease_until > now + longest_lease).values(lease_until=now))

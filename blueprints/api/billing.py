@@ -12,7 +12,7 @@ from domain.errors import NotFound
 from domain.ports import Acknowledged
 from domain.scopes import Scope
 from models import db, for_writing
-from services import billing
+from services import billing_answers, billing_desk
 from services.installation import installed, wake
 
 ORDER = re.compile(r"[!-~]{1,120}")
@@ -35,9 +35,9 @@ def acknowledge_order(order: str) -> Response:
     for_writing(session)
     known = here.settings.billing == "webhook" and ORDER.fullmatch(order) is not None
     if known:
-        known = billing.acknowledge(session, Acknowledged(order, became), here.clock.now()) or billing.is_over(
-            session, order
-        )
+        known = billing_answers.acknowledge(
+            session, Acknowledged(order, became), here.clock.now()
+        ) or billing_desk.is_over(session, order)
     session.commit()
     if not known:
         raise NotFound("There is no such order that was sent.")

@@ -26,7 +26,7 @@ from domain.lifecycle import OrderKind
 from jobs import runner
 from models import BillingOrder, db
 from services import billing
-from services.billing import as_told
+from services.billing_answers import as_told
 from settings import Settings
 from tests import factories
 from tests.adapters.billing_contract import BillingContract

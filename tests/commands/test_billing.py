@@ -8,7 +8,7 @@ from sqlalchemy import select
 from domain.errors import BillingPermanent
 from domain.lifecycle import OrderKind
 from models import BillingOrder, Message, db
-from services import billing
+from services import billing, billing_answers, billing_asking
 from tests import factories
 from tests.conftest import NOW
 
@@ -22,8 +22,8 @@ def test_a_refused_order_waits_for_an_operator(make_app: Callable[..., Flask]) -
         members = [factories.member(session) for _ in range(2)]
         for member in members:
             billing.order(session, kind=OrderKind.STOP, key=f"stop:{member.id}", member=member, now=NOW)
-        for claimed in billing.claim(session, NOW, 10):
-            billing.record(session, claimed, BillingPermanent("the card company does not know it"), NOW)
+        for claimed in billing_asking.claim(session, NOW, 10):
+            billing_answers.record(session, claimed, BillingPermanent("the card company does not know it"), NOW)
         session.commit()
         assert list(session.scalars(select(Message.kind))) == ["needs_attention"], "one mail a day"
     listed = runner.invoke(args=["billing", "list"]).output

@@ -243,7 +243,7 @@ MUTATIONS = [
     ),
     Mutation(
         "Nobody takes over an order whose lease has run out",
-        "services/billing.py",
+        "services/billing_asking.py",
         "and_(BillingOrder.state == OrderState.WORKING, BillingOrder.lease_until <= now),",
         "",
         "tests/faults/test_kill.py::test_every_job_killed_in_the_middle_of_its_work_goes_on_where_it_was",
@@ -414,7 +414,7 @@ MUTATIONS = [
     ),
     Mutation(
         "The orders of one member go out at once",
-        "services/billing.py",
+        "services/billing_asking.py",
         "earlier.state.in_(UNFINISHED_ORDERS)",
         "earlier.state.in_([])",
         "tests/faults/test_overlap.py::test_scenario_34_a_return_a_minute_after_the_lapse_is_billed_once",

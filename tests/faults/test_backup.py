@@ -11,7 +11,17 @@ from domain.lifecycle import Answer, Through
 from domain.links import Purpose
 from domain.notices import Kind
 from models import BillingOrder, Campaign, Erasure, Member, Message, Profile
-from services import billing, campaigns, decisions, erasure_log, magic_links, outbox, purging, restoring
+from services import (
+    billing_asking,
+    billing_desk,
+    campaigns,
+    decisions,
+    erasure_log,
+    magic_links,
+    outbox,
+    purging,
+    restoring,
+)
 from services.erasure import digests
 from settings import Settings
 from tests import factories
@@ -168,18 +178,18 @@ def test_scenario_43_billing_orders_wait_for_an_operator_and_keep_their_key(
     session.commit()
     done = settle(session, settings)
     assert [(kind, who) for _, kind, who in done.orders] == [("stop", "m-ordered"), ("undo", "m-ordered")]
-    assert billing.claim(session, TODAY + timedelta(days=1), 10) == []
+    assert billing_asking.claim(session, TODAY + timedelta(days=1), 10) == []
     session.rollback()
     undo = session.scalars(select(BillingOrder).where(BillingOrder.kind == "undo")).one()
-    assert (undo.state, undo.error) == ("failed", billing.RESTORED)
+    assert (undo.state, undo.error) == ("failed", billing_desk.RESTORED)
     session.execute(
         update(BillingOrder).where(BillingOrder.key == "stop:done").values(member_id=member.id, state="failed")
     )
     session.rollback()
     session.execute(update(BillingOrder).where(BillingOrder.key == "stop:done").values(state="superseded"))
-    billing.retry(session, undo.id, TODAY)
+    billing_desk.retry(session, undo.id, TODAY)
     session.commit()
-    [claimed] = billing.claim(session, TODAY, 10)
+    [claimed] = billing_asking.claim(session, TODAY, 10)
     assert claimed.key == "undo:queued"
 
 

@@ -13,7 +13,7 @@ from domain.lifecycle import OrderKind
 from domain.scopes import Scope
 from jobs import runner
 from models import BillingOrder, Message, db
-from services import billing, billing_provider
+from services import billing, billing_desk, billing_provider
 from tests import factories
 from tests.conftest import NOW
 from tests.doubles import Answering, FrozenClock, WebhookCatcher
@@ -88,7 +88,7 @@ def test_an_order_that_nobody_acknowledges_for_a_week_waits_for_an_operator(
     assert (state, (error or "")[:20]) == ("failed", "given up after 7 day")
     assert told(app) == ["needs_attention"]
     with app.app_context():
-        billing.retry(db.session(), 1, clock.now())
+        billing_desk.retry(db.session(), 1, clock.now())
         db.session.commit()
     [(state, _)] = settle(app).values()
     assert state == "queued", "the week begins anew"

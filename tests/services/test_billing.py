@@ -14,8 +14,8 @@ from domain.errors import BillingError, BillingPermanent, BillingTemporary, NotF
 from domain.lifecycle import OrderKind, OrderState
 from domain.ports import BillingReceipt
 from models import BillingOrder, Event, LocalCharge, LocalSubscription, Member, db, for_writing
-from services import billing, settling
-from services.billing import Settled
+from services import billing, billing_answers, billing_asking, billing_desk, settling
+from services.billing_answers import Settled
 from tests import factories
 from tests.conftest import NOW
 from tests.doubles import FrozenClock
@@ -149,7 +149,7 @@ def test_scenario_32_a_refusal_for_good_waits_for_an_operator_and_is_then_asked_
     clock.tick(days=10)
     assert settle(session, provider, clock) == Settled()
 
-    billing.retry(session, row.id, clock.now())
+    billing_desk.retry(session, row.id, clock.now())
     assert settle(session, provider, clock) == Settled(done=1)
     assert [key for *_, key in provider.asked] == ["restart:1", "restart:1:1"]
 
@@ -162,11 +162,11 @@ def test_only_a_failed_order_that_nothing_followed_can_be_tried_again(session: S
     put(session, member, OrderKind.UNDO, "b")
     settle(session, ScriptedProvider(), clock)
     with pytest.raises(Refused, match="out of date"):
-        billing.retry(session, failed, NOW)
+        billing_desk.retry(session, failed, NOW)
     with pytest.raises(Refused, match="is done"):
-        billing.retry(session, failed + 1, NOW)
+        billing_desk.retry(session, failed + 1, NOW)
     with pytest.raises(NotFound):
-        billing.retry(session, 999, NOW)
+        billing_desk.retry(session, 999, NOW)
 
 
 def test_an_order_without_a_reference_waits_for_an_operator(session: Session, clock: FrozenClock) -> None:
@@ -210,14 +210,14 @@ def test_an_expired_lease_is_taken_over_with_the_same_key_and_the_late_answer_ig
 ) -> None:
     put(session, factories.member(session), OrderKind.RESTART, "restart:1")
     session.commit()
-    (slow,) = billing.claim(session, NOW, 10)
+    (slow,) = billing_asking.claim(session, NOW, 10)
     session.commit()
-    assert billing.claim(session, NOW + billing.LEASE - timedelta(seconds=1), 10) == []
-    later = NOW + billing.LEASE
-    (second,) = billing.claim(session, later, 10)
+    assert billing_asking.claim(session, NOW + billing_asking.LEASE - timedelta(seconds=1), 10) == []
+    later = NOW + billing_asking.LEASE
+    (second,) = billing_asking.claim(session, later, 10)
     assert (second.key, second.attempts) == (slow.key, 2)
-    assert not billing.record(session, slow, BillingPermanent("too slow"), later)
-    assert billing.record(session, second, BillingReceipt("r"), later)
+    assert not billing_answers.record(session, slow, BillingPermanent("too slow"), later)
+    assert billing_answers.record(session, second, BillingReceipt("r"), later)
     session.commit()
     assert only_order(session).receipt == "r"
 

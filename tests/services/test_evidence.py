@@ -13,7 +13,19 @@ from domain.lifecycle import Answer, Through
 from domain.notices import WORDING_VERSION
 from domain.ports import BillingReceipt, Subscription
 from models import Case, Member, Message
-from services import billing, cases, decisions, evidence_words, library, proof, purging, returning, signing, wording
+from services import (
+    billing_answers,
+    billing_asking,
+    cases,
+    decisions,
+    evidence_words,
+    library,
+    proof,
+    purging,
+    returning,
+    signing,
+    wording,
+)
 from services.evidence import member_evidence
 from services.mail import bounces
 from settings import Settings
@@ -97,9 +109,9 @@ def ended(session: Session, settings: Settings, **facts: Any) -> Member:
 
 
 def settle(session: Session, now: datetime, reference: str = "sub_stopped_1") -> None:
-    for claimed in billing.claim(session, now, 10):
+    for claimed in billing_asking.claim(session, now, 10):
         said = Subscription("sub_of_mia", "active", stopping=True, paid_through=at("2026-06-30 22:00"))
-        billing.record(session, claimed, BillingReceipt(reference, read_back=said), now)
+        billing_answers.record(session, claimed, BillingReceipt(reference, read_back=said), now)
     session.commit()
 
 

@@ -14,7 +14,7 @@ from domain.lifecycle import Answer, Through
 from domain.money import pro_rata
 from models import LocalCharge, Member, db
 from models.base import UTCDateTime
-from services import account, billing, books, closing, decisions, returning, settling
+from services import account, billing_desk, books, closing, decisions, returning, settling
 from services.importing import import_members
 from services.mail import dispatch
 from services.mail.words import Facts
@@ -156,10 +156,10 @@ def test_where_the_books_know_of_no_charge_a_person_sees_to_it(session: Session,
     close(session, settings, AFTER)
     settled(session, settings, AFTER)
     assert orders_of(session, elsewhere) == [("stop", "done"), ("refund", "failed")]
-    [(order, _)] = billing.failed_orders(session)
+    [(order, _)] = billing_desk.failed_orders(session)
     assert "nothing went back" in (order.error or "")
     assert "lapsed" not in accept_mails(session, settings, AFTER)
-    billing.mark_done(session, order.id, "bank transfer 17", AFTER)
+    billing_desk.mark_done(session, order.id, "bank transfer 17", AFTER)
     session.commit()
     assert "lapsed" in accept_mails(session, settings, AFTER)
 

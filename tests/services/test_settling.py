@@ -17,8 +17,8 @@ from domain.notices import Kind
 from domain.ports import BillingReceipt
 from models import BillingOrder, BillingPace, LocalCharge, Member, Message, db
 from models import Event as HappenedEvent
-from services import account, billing, returning, settling
-from services.billing import Settled
+from services import account, billing, billing_desk, returning, settling
+from services.billing_answers import Settled
 from services.settling import Pace
 from settings import Settings
 from tests import factories
@@ -121,7 +121,7 @@ def test_nobody_is_told_that_charges_have_ended_before_the_provider_says_so(
     away = SlowProvider(answer=lambda key: BillingPermanent("unknown"))
     settle(session, away, clock, Pace())
     assert accept_mails(session, settings, JULY_1) == []
-    billing.retry(session, session.scalars(select(BillingOrder.id)).one(), JULY_1)
+    billing_desk.retry(session, session.scalars(select(BillingOrder.id)).one(), JULY_1)
     settle(session, LocalBilling(db.engine), clock, Pace())
     assert accept_mails(session, settings, JULY_1) == [Kind.LAPSED]
     assert orders_of(session, member) == [("stop", "done")]
@@ -169,7 +169,7 @@ def test_scenario_32_a_declined_payment_leaves_the_end_as_it_was_and_the_next_tr
     assert [kind for kind in kinds_to(session, member) if kind == "welcome_back"] == ["welcome_back"]
     assert session.scalars(select(Message.state).where(Message.kind == "welcome_back")).all() == ["obsolete"]
     # Nobody has to mend anything, and nothing keeps the purge waiting.
-    assert billing.failed_orders(session) == []
+    assert billing_desk.failed_orders(session) == []
 
     order_again(session, settings, clock, member)
     assert settle(session, LocalBilling(db.engine), clock, Pace()) == Settled(done=1)
@@ -195,4 +195,4 @@ def test_scenario_32_who_has_come_back_otherwise_meanwhile_is_not_ended_by_a_lat
 
 @pytest.mark.parametrize("kind", ["stop", "restart"])
 def test_what_to_do_is_said_for_each_kind(kind: str) -> None:
-    assert billing.WHAT_TO_DO[OrderKind(kind)]
+    assert billing_desk.WHAT_TO_DO[OrderKind(kind)]

@@ -12,7 +12,7 @@ from domain.notices import Kind
 from domain.ports import BillingReceipt
 from models import BillingOrder, Campaign, Case, MagicLink, Member, Message
 from models.base import UTCDateTime
-from services import billing, campaigns, decisions, purging, returning, warning
+from services import billing_answers, billing_asking, campaigns, decisions, purging, returning, warning
 from services.mail import bounces, dispatch, recording
 from settings import Settings
 from tests import factories
@@ -155,8 +155,8 @@ def test_a_charge_made_before_the_provider_heard_of_the_stop_is_refunded(
     opened(session, settings, NOW)
     close(session, settings, JULY_1)
     session.commit()
-    [claimed] = billing.claim(session, at(heard_at), 10)
-    billing.record(session, claimed, BillingReceipt("r-1"), at(heard_at))
+    [claimed] = billing_asking.claim(session, at(heard_at), 10)
+    billing_answers.record(session, claimed, BillingReceipt("r-1"), at(heard_at))
     session.commit()
     wanted = [("stop", "done"), ("refund", "queued")] if refunded else [("stop", "done")]
     assert orders_of(session, member) == wanted
@@ -269,9 +269,9 @@ def said_ended(session: Session, member: Member) -> None:
 
 
 def settled(session: Session, now: datetime) -> None:
-    while claimed := billing.claim(session, now, 10):
+    while claimed := billing_asking.claim(session, now, 10):
         for one in claimed:
-            billing.record(session, one, BillingReceipt(f"done {one.key}"), now)
+            billing_answers.record(session, one, BillingReceipt(f"done {one.key}"), now)
         session.commit()
 
 
