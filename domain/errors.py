@@ -67,6 +67,14 @@ class BillingGone(BillingPermanent):
     """The subscription is over at the provider, and what was asked can no longer be done with it."""
 
 
+class BillingElsewhere(BillingPermanent):
+    """An app store or a partner charges for it by itself: only the member can end that, there."""
+
+    def __init__(self, text: str, billed_by: str) -> None:
+        super().__init__(text)
+        self.billed_by = billed_by
+
+
 class BillingClosed(BillingTemporary):
     """The provider wants no more orders at this address: none is to be sent before an operator has seen to it."""
 

@@ -259,7 +259,8 @@ class Billing(Protocol):
     nothing again. What is so already (a stop of what has ended) is a success. A failure is one of the BillingErrors:
     BillingTemporary when the outcome is unknown or to be had later, BillingRefused when the provider declines (an
     attempt with a new key may succeed), BillingUnknown for a reference it does not know, BillingGone where the
-    subscription is over and cannot do this any more, any other BillingPermanent where only an operator can help.
+    subscription is over and cannot do this any more, BillingElsewhere where it turns out only now that somebody else
+    charges for it by itself, any other BillingPermanent where only an operator can help.
     """
 
     def read(self, billing_ref: str, *, now: datetime) -> Subscription:

@@ -13,6 +13,7 @@ from sqlalchemy import exists, select, update
 from sqlalchemy.orm import Session
 
 from domain.errors import (
+    BillingElsewhere,
     BillingError,
     BillingGone,
     BillingPending,
@@ -26,7 +27,7 @@ from domain.money import Money
 from domain.notices import Kind
 from domain.ports import Acknowledged, BillingReceipt, Subscription
 from models import BillingOrder, MagicLink, Member, Message, change, insert
-from services import billing, events, outbox
+from services import billing, events, outbox, returning
 from services.billing_asking import CLAIMED, LEASE, PATIENCE, Claimed
 
 TAKES_A_DAY = timedelta(days=1)
@@ -80,6 +81,10 @@ def record(session: Session, claimed: Claimed, outcome: BillingReceipt | Billing
             # Nobody has to mend this but the member, by another card, and that is another order.
             code = "payment_declined"
             values |= {"state": OrderState.SUPERSEDED, "error": str(outcome), "pay_at": outcome.pay_at, "done_at": now}
+        case BillingElsewhere() if claimed.kind is OrderKind.STOP and not _is_being_erased(session, claimed):
+            # Nobody here can mend that either: the member is told who can.
+            code = "billing_superseded"
+            values |= {"state": OrderState.SUPERSEDED, "error": str(outcome), "done_at": now}
         case _:
             code = "billing_failed"
             values |= {"state": OrderState.FAILED, "error": str(outcome)}
@@ -109,6 +114,8 @@ def record(session: Session, claimed: Claimed, outcome: BillingReceipt | Billing
                 .values(news)
                 .execution_options(synchronize_session=False)
             )
+    if isinstance(outcome, BillingElsewhere) and code == "billing_superseded":
+        returning.told_elsewhere(session, claimed.member_id, outcome.billed_by, now)
     if isinstance(outcome, BillingGone) and code == "billing_superseded":
         _restart_instead(session, claimed, now)
     if isinstance(outcome, BillingReceipt) and claimed.kind is OrderKind.STOP and not claimed.at_once:
@@ -151,9 +158,15 @@ def acknowledge(session: Session, acknowledged: Acknowledged, now: datetime) -> 
 def _judged(
     session: Session, claimed: Claimed, outcome: BillingReceipt | BillingError, now: datetime
 ) -> BillingReceipt | BillingError:
-    """What an answer comes to: patience has an end; where a rest was to go back and nothing did, a person has to see to
-    it; and only who has pressed a button that named the price is asked for another card."""
+    """What an answer comes to: what holds at the provider counts, not what it calls done; patience has an end; where a
+    rest was to go back and nothing did, a person has to see to it; and only who has pressed a button that named the
+    price is asked for another card."""
     match outcome:
+        case BillingReceipt(read_back=Subscription() as held) if _contradicts(claimed.kind, held):
+            if claimed.kind is OrderKind.STOP and held.billed_by is not None:
+                return BillingElsewhere(f"{held.billed_by} charges for it by itself", held.billed_by)
+            goes_on = "goes on charging" if held.charges_on else "charges no more"
+            return BillingPermanent(f"the provider calls it done, and says when asked that it {goes_on}")
         case BillingReceipt(refunded=Money(minor=0)) if claimed.kind is OrderKind.REFUND and claimed.at_once:
             return BillingPermanent("nothing went back: the provider has no charge for the time that had been paid")
         case BillingRefused() if claimed.kind is OrderKind.RESTART and not _takes_an_end_back(session, claimed):
@@ -161,6 +174,17 @@ def _judged(
         case BillingTemporary() if claimed.gives_up_at is not None and now >= claimed.gives_up_at:
             return BillingPermanent(f"given up after {PATIENCE.days} days: {outcome}")
     return outcome
+
+
+def _contradicts(kind: OrderKind, held: Subscription) -> bool:
+    """What the provider said when it was asked again is not what the order was for."""
+    return kind is not OrderKind.REFUND and held.charges_on is (kind is OrderKind.STOP)
+
+
+def _is_being_erased(session: Session, claimed: Claimed) -> bool:
+    """Then nothing is left to tell the member by: a person has to, before the address goes."""
+    statement = select(Member.erase_requested_at).where(Member.id == claimed.member_id)
+    return session.scalars(statement).one() is not None
 
 
 def _takes_an_end_back(session: Session, claimed: Claimed) -> bool:

@@ -18,6 +18,7 @@ from sqlalchemy import (
     func,
     literal,
     literal_column,
+    or_,
     select,
     update,
 )
@@ -221,6 +222,37 @@ def returned_elsewhere(session: Session, settings: Settings, now: datetime) -> i
     return _activate(session, Member.id.in_(returned), now, returned_at=now)
 
 
+def told_elsewhere(session: Session, member_id: int, billed_by: str, now: datetime) -> None:
+    """The provider has found out only at the stop that somebody else bills the membership: it has not ended, and the
+    member is told so, and where it can be ended. What waits behind the stop was meant for a subscription that it cannot
+    change: nothing of it may be charged or given back, for the store goes on charging."""
+    member = lock(session, member_id)
+    if member is None or member.status == MemberStatus.PURGED:
+        return
+    member.billed_by = billed_by
+    session.flush()
+    waiting = and_(
+        BillingOrder.member_id == member_id, BillingOrder.state == OrderState.QUEUED, BillingOrder.attempts == 0
+    )
+    restart = session.scalar(select(exists().where(waiting, BillingOrder.kind == OrderKind.RESTART)))
+    _give_up_rests(session, waiting)
+    change(session, update(BillingOrder).where(waiting).values(state=OrderState.SUPERSEDED, done_at=now))
+    ended = and_(Case.member_id == member_id, Case.state == CaseState.LAPSED, Case.deadline_at == member.lapsed_at)
+    asked = and_(Case.member_id == member_id, Case.closed_at.is_(None), Case.answer == Answer.LAPSE)
+    # Who has come back at a price that nobody takes now has to know who does; the last case has the page that says so.
+    whose = Case.member_id == member_id if restart else or_(ended, asked)
+    case_id = session.scalar(select(Case.id).where(whose).order_by(Case.id.desc()).limit(1))
+    this = Case.id == case_id
+    _take_back_mails(session, Message.member_id == member_id, *([Kind.WELCOME_BACK] if restart else []))
+    if _activate(session, Member.id == member_id, now, subscription_status=_runs_again()):
+        told = literal(CaseState.TOLD.value)
+        events.record_all(session, events.of_cases("lapse_reversed", told, now).where(ended, this))
+        change(session, update(Case).where(ended, this).values(state=CaseState.TOLD))
+    # A case that is still live closes as told at its month end, with no second mail.
+    key = outbox.case_key(Kind.TOLD, Case.generation)
+    outbox.put_for_cases(session, Kind.TOLD, key, now, this, deadline=Case.deadline_at)
+
+
 def learn_what_was_paid(session: Session, settings: Settings, incoming: Table) -> int:
     """Of lapsed members until when they had paid was not on record: where a file says it now, for the first time, and
     it reaches no further than one period after the end, that was a payment before the end and no return. They have
@@ -309,12 +341,7 @@ def _take_back_stops(session: Session, which: ColumnElement[bool], now: datetime
     stops = and_(which, BillingOrder.kind == OrderKind.STOP)
     rests = and_(which, BillingOrder.kind == OrderKind.REFUND, BillingOrder.at_once)
     untried = and_(rests, BillingOrder.state == OrderState.QUEUED, BillingOrder.attempts == 0)
-    change(
-        session,
-        update(Member)
-        .where(Member.id == BillingOrder.member_id, untried, BillingOrder.paid_through.is_not(None))
-        .values(paid_through=latest(BillingOrder.paid_through, Member.paid_through)),
-    )
+    _give_up_rests(session, untried)
     change(session, update(BillingOrder).where(untried).values(state=OrderState.SUPERSEDED, done_at=now))
     change(
         session,
@@ -341,12 +368,22 @@ def _take_back_stops(session: Session, which: ColumnElement[bool], now: datetime
     )
 
 
-def _take_back_mails(session: Session, whose: Any) -> None:
+def _give_up_rests(session: Session, orders: ColumnElement[bool]) -> None:
+    """Until when it had been paid is the members' again, where one of these orders would have given the rest back."""
+    change(
+        session,
+        update(Member)
+        .where(Member.id == BillingOrder.member_id, orders, BillingOrder.paid_through.is_not(None))
+        .values(paid_through=latest(BillingOrder.paid_through, Member.paid_through)),
+    )
+
+
+def _take_back_mails(session: Session, whose: Any, *others: Kind) -> None:
     """A mail of the end that still waits would be wrong after a return."""
     change(
         session,
         update(Message)
-        .where(whose, Message.kind.in_([Kind.LAPSED, Kind.LAST_CHANCE]), Message.state == MessageState.QUEUED)
+        .where(whose, Message.kind.in_([Kind.LAPSED, Kind.LAST_CHANCE, *others]), Message.state == MessageState.QUEUED)
         .values(state=MessageState.OBSOLETE),
     )
 

@@ -5,6 +5,7 @@ transactions of their own, and the provider is asked by others, with no transact
 mail (services/mail/pace.py): a claim takes so many instants of the common row, and each order is asked for at its own.
 """
 
+import logging
 from collections import deque
 from collections.abc import Callable
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
@@ -22,6 +23,8 @@ from models import BillingPace, change, for_writing, insert
 from services import billing_answers, billing_asking
 from services.billing_answers import Settled
 from services.billing_asking import Claimed
+
+log = logging.getLogger("dormouse.billing")
 
 AHEAD = timedelta(seconds=1)
 """Orders are claimed so long before their turn: what a process that dies had claimed waits for its lease."""
@@ -128,7 +131,7 @@ class _Run:
         for_writing(self._session)
         now = self._clock.now()
         for future in done:
-            self._count(self.asked.pop(future), future.result(), now)
+            self._count(self.asked.pop(future), _outcome(future), now)
         self._commit()
 
     def give_back(self) -> None:
@@ -159,6 +162,15 @@ class _Run:
         assert self._pace.rate is not None
         _row(self._session).next_at = turn + timedelta(seconds=count / self._pace.rate)
         self._session.flush()
+
+
+def _outcome(future: Future[BillingReceipt | BillingError]) -> BillingReceipt | BillingError:
+    """An adapter that breaks over one order must not keep the others from being carried out."""
+    broken = future.exception()
+    if not isinstance(broken, Exception):
+        return future.result()
+    log.error("a billing order could not be asked for", exc_info=broken)
+    return BillingTemporary(f"the adapter broke over it, see the log: {type(broken).__name__}")
 
 
 def _row(session: Session) -> BillingPace:

@@ -6,7 +6,8 @@ again, and nothing counts as done. The format is described in docs/billing.md.
 """
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from datetime import datetime
 from typing import Any
 
@@ -32,14 +33,16 @@ class WebhookBilling:
         found = said.get("subscription")
         if not isinstance(found, dict):
             raise BillingPermanent("the service does not tell what it charges: import its members instead")
-        return subscription(billing_ref, found)
+        with _readable():
+            return subscription(billing_ref, found)
 
     def list(self, cursor: str | None, *, limit: int, now: datetime) -> Page:
         said = self._ask("list", f"list:{cursor or ''}", now, cursor=cursor, limit=limit)
         found = said.get("subscriptions")
         if not isinstance(found, list):
             raise BillingPermanent("the service does not tell what it charges: import its members instead")
-        return Page(tuple(subscription(str(one["billing_ref"]), one) for one in found), said.get("cursor"))
+        with _readable():
+            return Page(tuple(_listed(one) for one in found), said.get("cursor"))
 
     def charges(self, billing_ref: str, *, since: datetime) -> Sequence[Charge] | None:
         return None
@@ -66,7 +69,9 @@ class WebhookBilling:
         if not webhooks.is_signed(self._secrets, *given, body, now):
             raise NotSigned("The signature is missing, wrong or too old; see BILLING_SECRET.")
         event = json.loads(body)
-        data = event.get("data") or {}
+        data = event.get("data") if isinstance(event, dict) else None
+        if not isinstance(data, dict):
+            raise ValueError('this is no {"type": …, "data": {…}}')
         match event.get("type"):
             case "billing.acknowledged" if isinstance(data.get("order"), str):
                 return (Acknowledged(data["order"], outcome(data)),)
@@ -78,7 +83,8 @@ class WebhookBilling:
         said = self._ask(what, key, now, order=key, **data)
         if "status" not in said:
             raise BillingPending("the service has taken the order; its acknowledgement is awaited")
-        found = outcome(said)
+        with _readable():
+            found = outcome(said)
         if isinstance(found, BillingReceipt):
             return found
         raise found
@@ -103,3 +109,18 @@ class WebhookBilling:
         if said.get("status") == "unknown":
             raise BillingUnknown(reason(said))
         return said
+
+
+@contextmanager
+def _readable() -> Iterator[None]:
+    """What cannot be read may have been done all the same: it is asked for again, under the same key."""
+    try:
+        yield
+    except ValueError as error:
+        raise BillingTemporary(f"the service's answer cannot be read: {error}") from error
+
+
+def _listed(one: Any) -> Subscription:
+    if not isinstance(one, dict) or not isinstance(one.get("billing_ref"), str):
+        raise ValueError("a subscription in the list has no billing_ref")
+    return subscription(one["billing_ref"], one)

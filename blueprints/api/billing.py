@@ -29,8 +29,8 @@ def acknowledge_order(order: str) -> Response:
     said = reading.shaped(shapes.AcknowledgementIn, reading.parsed(reading.sent(JSON)))
     try:
         became = outcome({**said.model_dump(exclude_none=True), "order": order})
-    except (ValueError, TypeError):
-        return problem(422, "next_charge_at, or an instant of the subscription, is no ISO 8601 with an offset.")
+    except ValueError as error:
+        return problem(422, f"This cannot be read: {error}.")
     session = db.session()
     for_writing(session)
     known = here.settings.billing == "webhook" and ORDER.fullmatch(order) is not None

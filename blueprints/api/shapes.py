@@ -343,11 +343,14 @@ class AcknowledgementIn(Sent):
 
     model_config = ConfigDict(json_schema_extra={"examples": [{"status": "done", "reference": "INV-7"}]})
 
-    status: Literal["done", "refused", "unknown", "gone", "failed"]
+    status: Literal["done", "refused", "unknown", "gone", "elsewhere", "failed"]
     reference: str | None = Field(
         None, max_length=200, description="where you see it, such as the number of an invoice"
     )
     reason: str | None = Field(None, description="why it is not done, in a sentence for an operator")
+    billed_by: str | None = Field(
+        None, min_length=1, max_length=50, description="with `elsewhere`: the app store or partner that charges for it"
+    )
     pay_at: str | None = Field(None, description="of a payment that was declined: where the member can pay otherwise")
     billing_ref: str | None = Field(None, max_length=200, description="the new reference, where there is one")
     next_charge_at: GivenInstant | None = None

@@ -16,6 +16,7 @@ from adapters.webhooks.http import HttpSender
 from domain import webhooks
 from domain.errors import (
     BillingClosed,
+    BillingElsewhere,
     BillingGone,
     BillingPending,
     BillingPermanent,
@@ -122,6 +123,12 @@ def adapter(hooked: WebhookCatcher) -> WebhookBilling:
         (Answering(204), BillingPending, "awaited"),
         (Answering(200, body=b"thank you"), BillingPending, "awaited"),
         (Answering(200, body=b'{"status": "failed", "reason": "no such thing"}'), BillingPermanent, "no such thing"),
+        (Answering(200, body=b'{"status": "elsewhere", "billed_by": "App Store"}'), BillingElsewhere, "elsewhere"),
+        (Answering(200, body=b'{"status": "elsewhere"}'), BillingPermanent, "elsewhere"),
+        (Answering(200, body=b'{"status": "done", "next_charge_at": "tomorrow"}'), BillingTemporary, "tomorrow"),
+        (Answering(200, body=b'{"status": "done", "next_charge_at": "2026-07-01"}'), BillingTemporary, "an offset"),
+        (Answering(200, body=b'{"status": "done", "billing_ref": 7}'), BillingTemporary, "billing_ref"),
+        (Answering(200, body=b'{"status": "done", "subscription": {}}'), BillingTemporary, "SubscriptionStatus"),
         (Answering(503), BillingTemporary, "503"),
         (Answering(410), BillingClosed, "410"),
         (Answering(400), BillingPermanent, "400"),
@@ -137,6 +144,37 @@ def test_what_is_not_done_is_said_to_be_what_it_is(
     (call,) = hooked.calls
     assert call.headers["webhook-id"] == "stop:1"
     assert json.loads(call.body)["data"] == {"order": "stop:1", "subscription": "m-1", "at_once": False}
+
+
+@pytest.mark.parametrize(
+    "said",
+    [
+        {"status": "cancelled"},
+        {"stopping": True},
+        {"status": "active", "price_minor": "12.99"},
+        {"status": "active", "price_minor": -1},
+        {"status": "active", "currency": "EURO"},
+        {"status": "active", "billed_by": "x" * 51},
+        {"status": "active", "plan": "a\0b"},
+        {"status": "active", "paid_through": 1780000000},
+    ],
+)
+def test_what_no_subscription_can_be_is_said_and_asked_again(
+    adapter: WebhookBilling, hooked: WebhookCatcher, said: dict[str, Any]
+) -> None:
+    hooked.answers = Answering(200, body=json.dumps({"subscription": said}).encode())
+    with pytest.raises(BillingTemporary, match="cannot be read"):
+        adapter.read("m-1", now=NOW)
+    for listed in ([{**said, "billing_ref": "m-1"}], [{"status": "active"}], ["m-1"]):
+        hooked.answers = Answering(200, body=json.dumps({"subscriptions": listed}).encode())
+        with pytest.raises(BillingTemporary, match="cannot be read"):
+            adapter.list(None, limit=10, now=NOW)
+
+
+@pytest.mark.parametrize("body", [b"[]", b"7", b"null", b'{"data": "x"}', b"{", b"\xff"])
+def test_a_signed_call_that_says_nothing_is_none(adapter: WebhookBilling, body: bytes) -> None:
+    with pytest.raises(ValueError):
+        adapter.news(body, webhooks.signed([SECRET], "evt-1", body, NOW), now=NOW)
 
 
 def test_an_address_inside_is_not_called(hooked: WebhookCatcher) -> None:

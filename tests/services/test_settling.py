@@ -94,6 +94,19 @@ def test_each_failure_is_its_own(session: Session, clock: FrozenClock) -> None:
     assert settle(session, provider, clock, Pace(connections=4)) == Settled(done=7, again=1, failed=1)
 
 
+def test_an_adapter_that_breaks_over_one_order_keeps_none_of_the_others(session: Session, clock: FrozenClock) -> None:
+    stops(session, 4)
+
+    def broken(key: str) -> None:
+        if key == "stop:1":
+            raise KeyError("items")
+
+    assert settle(session, SlowProvider(answer=broken), clock, Pace(connections=2)) == Settled(done=3, again=1)
+    [order] = session.scalars(select(BillingOrder).where(BillingOrder.state == "queued"))
+    assert (order.key, order.lease_token) == ("stop:1", None)
+    assert "KeyError" in (order.error or "")
+
+
 def test_a_provider_that_is_away_is_left_alone_and_the_rest_was_no_attempt(
     session: Session, clock: FrozenClock
 ) -> None:
