@@ -4,8 +4,8 @@ import click
 
 from commands.output import echo_table
 from domain.lifecycle import OrderKind
-from models import db, for_writing
-from services import billing_desk, billing_provider, reconciling
+from models import BillingOrder, Member, db, for_writing
+from services import billing_desk, billing_provider, provider_news, reconciling
 from services.installation import installed, wake
 
 
@@ -16,11 +16,26 @@ def group() -> None:
 
 @group.command("list")
 def list_() -> None:
-    """Each failed order: whom it concerns, what was asked, and what the provider said."""
+    """Each failed order: whom it concerns, what was asked, and what the provider said.
+
+    Also the subscriptions of which it has sent word, and could not say what holds.
+    """
     failed = billing_desk.failed_orders(db.session())
     if not failed:
         click.echo("no order has failed")
-        return
+    else:
+        _list_orders(failed)
+    news = provider_news.unread(db.session())
+    if news:
+        again = {one.billing_ref: one.looked < one.heard for one in news}
+        echo_table(
+            ("REFERENCE", "ASKED AGAIN", "WHY NOT READ"),
+            ((one.billing_ref, "yes" if again[one.billing_ref] else "no", one.error or "") for one in news),
+        )
+        click.echo("Mend the cause; `flask billing reconcile` has what is given up asked about again.")
+
+
+def _list_orders(failed: list[tuple[BillingOrder, Member]]) -> None:
     rows = ((str(order.id), order.kind, member.external_id or "–", order.error or "") for order, member in failed)
     echo_table(("ORDER", "KIND", "MEMBER", "WHY"), rows)
     for kind in dict.fromkeys(order.kind for order, _ in failed):
@@ -80,7 +95,10 @@ def reconcile(fix: bool) -> None:
     here = installed()
     for_writing(db.session())
     billing_provider.hold_to_mode(db.session(), here.settings, here.clock.now())
+    again = provider_news.ask_again(db.session(), here.clock.now())
     db.session.commit()
+    if again:
+        wake()
     found = list(
         reconciling.reconcile(db.session(), here.settings, here.billing, here.clock.now(), db.session.commit, fix=fix)
     )

@@ -77,7 +77,7 @@ def status(month: str, as_json: bool) -> None:
         {
             "Campaign": found.month,
             "State": found.state,
-            "Cancelled": found.cancel_reason,
+            "Cancelled": None if found.cancelled_at is None else _cancelled(found.cancelled_at, found.cancel_reason),
             "Held because": found.hold_sentence,
             "Approve by": None if found.approve_by is None else f"{found.approve_by:%-d %B %Y}",
             "Ends on": None if found.deadline_at is None else _day(found.deadline_at),
@@ -88,6 +88,10 @@ def status(month: str, as_json: bool) -> None:
     for title, counts in found.totals.items():
         click.echo()
         echo_table((title.upper(), "COUNT"), [*counts.items(), ("all", sum(counts.values()))], right=[1])
+
+
+def _cancelled(at: datetime, reason: str | None) -> str:
+    return " · ".join(filter(None, (instant(at, installed().settings.zone), reason)))
 
 
 @group.command("draft")

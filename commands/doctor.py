@@ -20,7 +20,7 @@ from domain.dates import local_day, month_of
 from domain.errors import BillingError
 from domain.lifecycle import CampaignState
 from models import Campaign, UseFeed, db
-from services import billing_desk, billing_provider, breaker, reports, signing, timekeeping
+from services import billing_desk, billing_provider, breaker, provider_news, reports, signing, timekeeping
 from services.installation import Installation, installed
 from services.outgoing import desk
 from settings import Settings, SettingsError, load
@@ -192,6 +192,10 @@ def _billing(settings: Settings, now: datetime) -> Iterator[Finding]:
     failed = len(billing_desk.failed_orders(db.session()))
     if failed:
         yield Finding("billing", False, f"{failed} orders were refused by the provider: see `flask billing list`")
+    unread = len(provider_news.unread(db.session()))
+    if unread:
+        said = f"{unread} subscriptions of which the provider has sent word could not be read"
+        yield Finding("billing", False, f"{said}: see `flask billing list`")
 
 
 def _events(settings: Settings, now: datetime) -> Iterator[Finding]:

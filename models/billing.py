@@ -32,7 +32,7 @@ class BillingOrder(Base):
     at_once: Mapped[bool] = mapped_column(server_default=false())
     """Of a stop: over at once, not with the end of what is paid. Of a refund: of the period that runs, the rest too."""
     paid_through: Mapped[datetime | None]
-    """Of a refund of a rest: until when it had been paid."""
+    """Of a refund of a rest, or of what was charged too late: until when it had been paid."""
     refunded_minor: Mapped[int | None]
     """Of a refund: what went back by it, in ``currency``; None where the provider does not say."""
 

@@ -29,6 +29,7 @@ def order(
     case: Case | None = None,
     due_at: datetime | None = None,
     since: datetime | None = None,
+    paid_through: datetime | None = None,
     ended_before: dict[str, str] | None = None,
 ) -> bool:
     """Write down one order, with the price as it is now; False when there is one of this key already."""
@@ -44,6 +45,7 @@ def order(
             currency=member.currency,
             billing_interval=member.billing_interval,
             since=since,
+            paid_through=paid_through,
             ended_before=ended_before,
             created_at=now,
             due_at=due_at or now,

@@ -119,7 +119,8 @@ def record(session: Session, claimed: Claimed, outcome: BillingReceipt | Billing
     if isinstance(outcome, BillingGone) and code == "billing_superseded":
         _restart_instead(session, claimed, now)
     if isinstance(outcome, BillingReceipt) and claimed.kind is OrderKind.STOP and not claimed.at_once:
-        _refund_if_late(session, claimed, now)
+        held = outcome.read_back
+        refund_if_late(session, claimed.member_id, claimed.key, now, None if held is None else held.paid_through)
     if code == "billing_failed":
         # One mail a day, however many orders fail: what they are, the checks and `flask billing list` say.
         outbox.put_to_operators(session, Kind.NEEDS_ATTENTION, f"needs_attention:billing:{now:%Y-%m-%d}", now)
@@ -267,24 +268,32 @@ def _end_again(session: Session, claimed: Claimed, now: datetime) -> bool:
     return True
 
 
-def _refund_if_late(session: Session, claimed: Claimed, now: datetime) -> None:
-    """A stop that reached the provider after a period had begun for which nothing was owed: that charge goes back.
+def refund_if_late(
+    session: Session, member_id: int, key: str, now: datetime, told_until: datetime | None = None
+) -> None:
+    """A stop, by its key, that reached the provider after a period had begun for which nothing was owed: that charge
+    goes back.
 
-    A period begins where the paid one ended; where that is not known, a day is what a stop may take.
+    A period begins where the paid one ended, and a file may have told of it; where that is not known, a day is what a
+    stop may take. ``told_until``: until when the provider says that it is paid, which a file may say later.
     """
-    member = session.get(Member, claimed.member_id, populate_existing=True)
+    member = session.get(Member, member_id, populate_existing=True)
     ended_at = None if member is None else member.access_ends_at or member.erase_requested_at
     if member is None or ended_at is None or member.status == MemberStatus.ACTIVE:
         return
-    renewed = member.paid_through is not None and ended_at <= member.paid_through < now
+    paid = member.paid_through
+    renewed = paid is not None and (
+        ended_at <= paid < now or (member.access_ends_at is not None and paid > member.access_ends_at)
+    )
     if renewed or now - ended_at > TAKES_A_DAY:
         billing.order(
             session,
             kind=OrderKind.REFUND,
-            key=f"refund:{claimed.key}",
+            key=f"refund:{key}",
             member=member,
             now=now,
             since=ended_at,
+            paid_through=max(filter(None, (paid, told_until)), default=None),
         )
 
 

@@ -8,7 +8,7 @@ from sqlalchemy.orm import Session
 from domain.errors import NotFound, Refused
 from domain.lifecycle import UNFINISHED_ORDERS, OrderKind, OrderState
 from models import BillingOrder, Member
-from services import events
+from services import billing_answers, events
 
 RESTORED = "the database was restored: look at the provider whether this has been done, then try again"
 """The error of an order that waited when a backup was made (services/restoring.py)."""
@@ -73,6 +73,8 @@ def mark_done(session: Session, order_id: int, reference: str, now: datetime) ->
     row.state, row.receipt, row.error, row.done_at = OrderState.DONE, reference[:200], None, now
     session.flush()
     events.record(session, "billing_done", now, detail=row.kind, member_id=row.member_id, case_id=row.case_id)
+    if row.kind == OrderKind.STOP and not row.at_once:
+        billing_answers.refund_if_late(session, row.member_id, row.key, now)
 
 
 def is_over(session: Session, key: str) -> bool:

@@ -70,6 +70,20 @@ def look(
     return looked
 
 
+def unread(session: Session) -> list[BillingNews]:
+    """Word that the provider could not, or would not, be asked about, by reference: with what it said."""
+    failed = select(BillingNews).where(BillingNews.error.is_not(None)).order_by(BillingNews.billing_ref)
+    return list(session.scalars(failed))
+
+
+def ask_again(session: Session, now: datetime) -> int:
+    """Of those, the ones that nobody would ask about before the next word of them; how many."""
+    given_up = and_(BillingNews.error.is_not(None), BillingNews.looked >= BillingNews.heard)
+    return change(
+        session, update(BillingNews).where(given_up).values(heard=BillingNews.heard + 1, due_at=now, attempts=0)
+    )
+
+
 def apply(session: Session, settings: Settings, found: Subscription, now: datetime) -> bool:
     """Bring a member's row in line with what the provider says now; False where no member has this subscription.
 
@@ -86,8 +100,9 @@ def apply(session: Session, settings: Settings, found: Subscription, now: dateti
     if member is None:
         return False
     if member.status == MemberStatus.LAPSED:
-        paid = found.charges_on and found.paid_through is not None and member.access_ends_at is not None
-        if paid and found.paid_through > member.access_ends_at and not _is_ending(session, member.id):  # type: ignore[operator]
+        until, known = found.paid_through, member.access_ends_at
+        later = found.charges_on and until is not None and known is not None and until > known
+        if later and not _is_ending(session, member.id, found.billing_ref):
             member.billing_ref, member.paid_through = found.billing_ref, found.paid_through
             member.billed_by = found.billed_by
             member.subscription_status = found.status
@@ -111,10 +126,11 @@ def apply(session: Session, settings: Settings, found: Subscription, now: dateti
     return True
 
 
-def _is_ending(session: Session, member_id: int) -> bool:
-    """A stop of this member is on its way: until it is on record, the provider still says that it charges."""
+def _is_ending(session: Session, member_id: int, billing_ref: str) -> bool:
+    """A stop of this subscription is on its way: until it is on record, the provider still says that it charges."""
     statement = select(BillingOrder.id).where(
         BillingOrder.member_id == member_id,
+        BillingOrder.billing_ref == billing_ref,
         BillingOrder.kind == OrderKind.STOP,
         BillingOrder.state.in_(UNSETTLED),
     )

@@ -138,6 +138,7 @@ class Status:
     approve_by: date | None
     """Of a draft: the last day on which approving still gives the deadline it has today."""
     cancel_reason: str | None
+    cancelled_at: datetime | None
     totals: dict[str, dict[str, int]]
     delivery: Delivery
     next_step: str
@@ -167,6 +168,7 @@ def status(session: Session, settings: Settings, month: str, now: datetime) -> S
         deadline_at=deadline,
         approve_by=dates.last_day_to_open(now, settings.min_notice_days, settings.zone) if undecided else None,
         cancel_reason=campaign.cancel_reason,
+        cancelled_at=campaign.cancelled_at,
         totals={
             "cases": {str(word): count for word, count in cases},
             "messages": {str(word): count for word, count in messages},

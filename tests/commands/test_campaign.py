@@ -2,6 +2,7 @@
 
 import csv
 import json
+import re
 from collections.abc import Callable
 from pathlib import Path
 
@@ -123,6 +124,8 @@ def test_a_round_is_drafted_approved_held_released_and_cancelled(app: Flask, ses
     assert campaign(app, "cancel", "2026-06").exit_code == 0
     assert json.loads(campaign(app, "status", "2026-06", "--json").stdout)["totals"]["cases"] == {"withdrawn": 2}
     assert session.scalars(select(Campaign.state)).all() == ["cancelled"]
+    cancelled = next(line for line in campaign(app, "status", "2026-06").output.splitlines() if "Cancelled" in line)
+    assert re.search(r"2026-06-\d\d \d\d:\d\d", cancelled)
 
 
 def test_a_round_that_holds_itself_can_be_released(app: Flask, session: Session) -> None:
