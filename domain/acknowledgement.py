@@ -80,9 +80,9 @@ def _text(said: dict[str, Any], name: str) -> str | None:
     value = said.get(name)
     if value is None:
         return None
-    if not isinstance(value, str) or not 0 < len(value) <= LONGEST[name] or "\0" in value:
+    if not isinstance(value, str) or not 0 < len(value) <= LONGEST[name]:
         raise ValueError(f"{name} is no text of at most {LONGEST[name]} characters: {value!r}"[:200])
-    return value
+    return _plain(value) or None
 
 
 def _is_link(value: object) -> bool:

@@ -326,13 +326,15 @@ class NoticeOut(Given):
 class SubscriptionIn(Sent):
     """What holds of a subscription now."""
 
-    billing_ref: str | None = None
+    billing_ref: str | None = Field(None, max_length=200)
     status: Literal["active", "trial", "paused", "past_due", "ended"]
     stopping: bool | None = Field(None, description="nothing more is charged, and it ends with what is paid")
-    price_minor: int | None = None
-    currency: str | None = None
-    interval: str | None = None
-    billed_by: str | None = Field(None, description="who charges for it, where it is somebody else")
+    price_minor: int | None = Field(None, ge=0)
+    currency: str | None = Field(None, min_length=3, max_length=3)
+    interval: str | None = Field(None, min_length=1, max_length=10)
+    billed_by: str | None = Field(
+        None, min_length=1, max_length=50, description="who charges for it, where it is somebody else"
+    )
     period_start: GivenInstant | None = None
     paid_through: GivenInstant | None = None
     next_charge_at: GivenInstant | None = None
@@ -352,7 +354,9 @@ class AcknowledgementIn(Sent):
         None, min_length=1, max_length=50, description="with `elsewhere`: the app store or partner that charges for it"
     )
     pay_at: str | None = Field(None, description="of a payment that was declined: where the member can pay otherwise")
-    billing_ref: str | None = Field(None, max_length=200, description="the new reference, where there is one")
+    billing_ref: str | None = Field(
+        None, min_length=1, max_length=200, description="the new reference, where there is one"
+    )
     next_charge_at: GivenInstant | None = None
     refunded_minor: int | None = Field(None, ge=0, description="what went back, in the currency's smallest unit")
     currency: str | None = Field(None, min_length=3, max_length=3)
