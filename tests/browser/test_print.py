@@ -49,6 +49,8 @@ def test_a_whole_library_is_on_paper_though_it_is_folded_on_the_screen(
     page.emulate_media(media="print")
     expect(page.get_by_text("Title 8").first).to_be_visible()
     expect(page.get_by_role("button", name="Sign out on all devices")).to_be_hidden()
+    for pressed in page.locator("main a").all():
+        expect(pressed).to_be_hidden()
     assert ink(page) <= BLACK_ON_WHITE
 
 
