@@ -10,6 +10,7 @@ from datetime import datetime
 from io import StringIO
 from itertools import islice
 from pathlib import Path
+from time import perf_counter
 from typing import Any
 
 from benchmarks.databases import Database
@@ -67,9 +68,9 @@ def approve(database: Database, connection: Any, campaign: int, now: datetime, d
 
 def close(
     database: Database, connection: Any, deadline: datetime, warned_by: datetime, keep_until: datetime, now: datetime
-) -> None:
-    """In the same windows of member ids as ours, each a transaction."""
-    at, after = database.instant, 0
+) -> float:
+    """In windows of member ids as ours, each a transaction; how many seconds the longest of them was open."""
+    at, after, longest = database.instant, 0, 0.0
     while True:
         (last,) = connection.execute(
             "SELECT max(member_id) FROM (SELECT member_id FROM member_case WHERE closed_at IS NULL"
@@ -80,6 +81,7 @@ def close(
             break
         window = f"c.member_id > {after} AND c.member_id <= {last} AND c.deadline_at = {at(deadline)}"
         batch = f"{last:032x}"
+        began = perf_counter()
         ends = "max(member.paid_through, {0})" if database.dialect == "sqlite" else "greatest(member.paid_through, {0})"
         _transaction(
             connection,
@@ -108,6 +110,7 @@ def close(
             f" SELECT {at(now)}, 'case_closed', c.state, c.member_id, c.id, c.campaign_id FROM member_case AS c"
             f" WHERE {window} AND c.batch = '{batch}'",
         )
+        longest = max(longest, perf_counter() - began)
         after = last
     # The round is over: next month's share of dormant members is held against this one's.
     _transaction(
@@ -116,6 +119,7 @@ def close(
         f"UPDATE campaign SET state = 'closed', closed_at = {at(now)}, paying_count = (SELECT count(*) FROM member"
         " WHERE status = 'active' AND subscription_status = 'active' AND price_minor > 0)",
     )
+    return longest
 
 
 def members(database: Database, connection: Any, path: Path) -> None:

@@ -52,9 +52,14 @@ class Report:
     def at_least(self, name: str, value: float, least: float) -> None:
         self._line(f"{name:<58}{value:>9.2f}{least:>9.2f}", value >= least, name)
 
-    def mention(self, name: str, value: float, limit: float, unit: str) -> None:
+    def mention(self, name: str, pairs: list[tuple[float, float]], limit: float) -> None:
         """A time alone says as much of the machine as of the code: over its limit it is shown, and no failure."""
-        print(f"  {name:<34}{value:>9.3g} {unit:<20}{limit:>18.3g}{'  over' if value > limit else ''}", flush=True)
+        ours, bare = (median(side) for side in zip(*pairs, strict=True))
+        ratio = median(one / other for one, other in pairs)
+        over = "  over" if ours > limit else ""
+        print(
+            f"  {name:<34}{ours:>9.3f} s{bare:>9.3f} s{ratio:>9.2f}{f'{limit} s':>8}{len(pairs):>7}{over}", flush=True
+        )
 
     def end(self) -> int:
         print(f"\nMissed: {', '.join(self.missed)}" if self.missed else "\nEvery limit is held.")
@@ -110,7 +115,7 @@ def measure(make: Callable[[str], Database], arguments: argparse.Namespace, repo
 
     with work.Close(database, members, closing) as close:
         report.ratio("close", take_turns(close.ours, close.bare, close.undo))
-        report.mention("longest write lock of the close", median(close.longest), LOCK_SECONDS, "s")
+        report.mention("longest write lock of the close", close.longest, LOCK_SECONDS)
 
     count = min(members, arguments.rows)
     listed = files.members(database.folder / "members.csv", count)

@@ -112,7 +112,9 @@ class Close(Work):
     def __init__(self, database: Database, members: int, cases: int) -> None:
         super().__init__(database, cases, members)
         self._cases = cases
-        self.longest: list[float] = []
+        self.longest: list[tuple[float, float]] = []
+        """Of each turn, the longest write lock of ours and of bare."""
+        self._held: dict[str, float] = {}
         self._deadline = dates.month_end_with_notice(NOW, 14, self.settings.zone)
         self._at = self._deadline + timedelta(hours=1)
         self._warned_by = dates.warned_by(self._deadline, 14, self.settings.zone)
@@ -149,11 +151,18 @@ class Close(Work):
                 held.ended()
 
             closing.close(self.session, self.settings, self._at, commit)
-        self.longest.append(held.longest)
+        self._hold("ours", held.longest)
 
     def bare(self) -> None:
         keep_until = dates.keep_until(self._deadline, self.settings.keep_months, self.settings.zone)
-        bare.close(self.database, self.connection, self._deadline, self._warned_by, keep_until, self._at)
+        longest = bare.close(self.database, self.connection, self._deadline, self._warned_by, keep_until, self._at)
+        self._hold("bare", longest)
+
+    def _hold(self, side: str, longest: float) -> None:
+        self._held[side] = longest
+        if len(self._held) == 2:
+            self.longest.append((self._held["ours"], self._held["bare"]))
+            self._held = {}
 
     def undo(self) -> None:
         self.expect("SELECT count(*) FROM member WHERE status = 'lapsed'", self._cases)

@@ -18,13 +18,12 @@ from sqlalchemy import (
     func,
     literal,
     literal_column,
-    null,
     or_,
     select,
     update,
 )
 from sqlalchemy import case as when
-from sqlalchemy.orm import Session, aliased
+from sqlalchemy.orm import Session
 
 from domain import dates
 from domain.errors import QuoteChanged, Refused
@@ -34,7 +33,6 @@ from domain.policy import SubscriptionStatus
 from models import BillingOrder, Case, Member, Message, change, insert
 from models.base import UTCDateTime, latest
 from services import billing, events, outbox
-from services.billing import UNSETTLED
 from services.cases import lock, lock_members, new_batch
 from services.closing import keep_until_in_sql
 from services.decisions import is_billed
@@ -188,36 +186,28 @@ def reverse_for_bounce(session: Session, settings: Settings, member: Member, add
 def returned_elsewhere(session: Session, settings: Settings, now: datetime) -> int:
     """A lapsed member for whom more has been paid since has come back at the service itself: active, not purged.
 
-    Not so who is said to have paid for the very time that was given back with the end, or was charged by the very
-    subscription whose stop is not on record yet: that charge goes back when it is.
+    Not so who is said to have paid for the very time that was given back with the end.
     """
-    not_stopped = exists(
-        select(BillingOrder.id).where(
-            BillingOrder.member_id == Member.id,
-            BillingOrder.kind == OrderKind.STOP,
-            BillingOrder.state.in_(UNSETTLED),
-            _same_subscription(),
-        )
-    )
     given_back = exists(
         select(BillingOrder.id).where(
             BillingOrder.member_id == Member.id,
             BillingOrder.kind == OrderKind.REFUND,
+            BillingOrder.at_once,
             BillingOrder.state != OrderState.SUPERSEDED,
             BillingOrder.paid_through >= Member.paid_through,
         )
     )
     # A literal: the partial index over the lapsed knows them then.
     lapsed = Member.status == literal_column("'lapsed'")
-    paid_again = select(Member.id).where(lapsed, Member.paid_through > Member.access_ends_at, ~given_back, ~not_stopped)
+    paid_again = select(Member.id).where(lapsed, Member.paid_through > Member.access_ends_at, ~given_back)
     # Found once, and locked as they are: who pays while this runs is another file's, or another word's.
     returned = session.scalars(paid_again.order_by(Member.id).with_for_update(key_share=True)).all()
     if not returned:
         return 0
     _take_back_mails(session, Message.member_id.in_(returned))
-    # A rest that waits to go back would take what has just been paid with it. A stop that waits is of another
-    # subscription, and goes out; one that is done came before the payment.
-    _take_back_stops(session, and_(BillingOrder.member_id.in_(returned), _same_subscription()), now, done_too=False)
+    # A stop that waits would stop what has just been paid; one that may have gone out is undone. One that is done came
+    # before the payment.
+    _take_back_stops(session, BillingOrder.member_id.in_(returned), now, done_too=False)
     events.record_all(
         session,
         select(
@@ -264,19 +254,17 @@ def told_elsewhere(session: Session, member_id: int, billed_by: str, now: dateti
 
 
 def learn_what_was_paid(session: Session, settings: Settings, incoming: Table) -> int:
-    """Of lapsed members it was not on record until when they had paid, or only that it was until before the end: where
-    a file says it now, and it reaches no further than one period after the end, that was a payment before the end and
-    no return. They have access until then, and everything is saved accordingly. Before the file's values are taken
-    over; how many.
+    """Of lapsed members until when they had paid was not on record: where a file says it now, for the first time, and
+    it reaches no further than one period after the end, that was a payment before the end and no return. They have
+    access until then, and everything is saved accordingly. Before the file's values are taken over; how many.
 
-    ``incoming`` has external_id and paid_through, and may have billing_interval.
+    ``incoming`` has external_id and paid_through.
     """
-    given = incoming.c.get("billing_interval", null())
-    interval = func.coalesce(given, Member.billing_interval, "month")
+    interval = func.coalesce(Member.billing_interval, "month")
     unknown = and_(
         Member.external_id == incoming.c.external_id,
         Member.status == MemberStatus.LAPSED,
-        or_(Member.paid_through.is_(None), Member.paid_through < Member.lapsed_at),
+        Member.paid_through.is_(None),
         incoming.c.paid_through > Member.access_ends_at,
     )
     learned = 0
@@ -377,17 +365,6 @@ def _take_back_stops(session: Session, which: ColumnElement[bool], now: datetime
         insert(session, BillingOrder)
         .from_select(columns, undo, include_defaults=False)
         .on_conflict_do_nothing(index_elements=["key"]),
-    )
-
-
-def _same_subscription() -> ColumnElement[bool]:
-    """A billing order is for the subscription that its member has now."""
-    whose = aliased(Member)
-    return exists(
-        select(literal(1)).where(
-            whose.id == BillingOrder.member_id,
-            or_(BillingOrder.billing_ref == whose.billing_ref, BillingOrder.billing_ref == whose.public_id),
-        )
     )
 
 

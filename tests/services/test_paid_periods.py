@@ -2,19 +2,15 @@
 
 from datetime import datetime
 from pathlib import Path
-from typing import Any
 
-import pytest
 from sqlalchemy import literal, select
 from sqlalchemy.orm import Session
 
 from adapters.billing.local import LocalBilling
-from domain.errors import BillingPermanent, BillingTemporary
 from domain.lifecycle import Answer, Through
-from domain.ports import BillingReceipt
 from models import db
 from models.base import UTCDateTime
-from services import billing_answers, billing_asking, billing_desk, decisions, returning, settling
+from services import decisions, returning, settling
 from services.importing import import_members
 from settings import Settings
 from tests import factories
@@ -95,68 +91,4 @@ def test_scenario_35_a_file_that_tells_late_of_a_payment_before_the_end_is_no_re
         # Charged on the 15th of June, two weeks before the end. A second file says the same.
         told = said("2026-07-15", at(f"2026-07-0{day} 06:00"))
         assert told == ("lapsed", at("2026-07-14 22:00"), at("2027-05-31 22:00"))
-    settled(session, at("2026-07-03 07:00"))
     assert said("2026-08-15", at("2026-07-16 06:00")) == ("active", None, None)
-
-
-@pytest.mark.parametrize(
-    ("paid_through", "after"),
-    [
-        # Renewed on the 30th, hours before the end, when the file of that night had been read.
-        ("2026-07-30", ("lapsed", at("2026-07-29 22:00"), at("2027-05-31 22:00"))),
-        # Paid for a month on the 2nd of July: that is a return.
-        ("2026-08-02", ("active", None, None)),
-    ],
-)
-def test_scenario_35_a_renewal_just_before_the_end_is_no_return(
-    session: Session, settings: Settings, tmp_path: Path, paid_through: str, after: Any
-) -> None:
-    member = factories.dormant(session, paid_through=at("2026-06-30 10:00"))
-    session.commit()
-    opened(session, settings, NOW)
-    close(session, settings, at("2026-06-30 22:05"))
-    settled(session, at("2026-06-30 22:05"))
-    path = tmp_path / "members.csv"
-    row = f"{member.external_id},{member.email},2025-01-15,{paid_through}"
-    path.write_text(f"external_id,email,joined_at,paid_through\n{row}\n")
-    session.commit()
-    import_members(session, settings, path, at("2026-07-03 06:00"), commit=session.commit)
-    session.refresh(member)
-    assert (member.status, member.access_ends_at, member.keep_until) == after
-
-
-@pytest.mark.parametrize("by_hand", [False, True])
-def test_scenario_35_a_renewal_that_slips_through_before_the_stop_is_a_charge_to_give_back(
-    session: Session, settings: Settings, tmp_path: Path, by_hand: bool
-) -> None:
-    member = factories.dormant(session, paid_through=at("2026-07-15"))
-    session.commit()
-    opened(session, settings, NOW)
-    close(session, settings, at("2026-06-30 22:05"))
-    [claimed] = billing_asking.claim(session, at("2026-06-30 22:06"), 10)
-    answer = BillingPermanent("unknown") if by_hand else BillingTemporary("away")
-    billing_answers.record(session, claimed, answer, at("2026-06-30 22:06"))
-    session.commit()
-
-    def said(paid_through: str, now: datetime) -> str:
-        path = tmp_path / "members.csv"
-        row = f"{member.external_id},{member.email},2025-01-15,{paid_through}"
-        session.commit()
-        path.write_text(f"external_id,email,joined_at,paid_through\n{row}\n")
-        import_members(session, settings, path, now, commit=session.commit)
-        session.refresh(member)
-        return member.status
-
-    assert said("2026-08-15", at("2026-07-16 06:00")) == "lapsed"
-    if by_hand:
-        billing_desk.mark_done(session, claimed.id, "stopped by hand", at("2026-07-16 07:00"))
-    else:
-        [claimed] = billing_asking.claim(session, at("2026-07-16 07:00"), 10)
-        billing_answers.record(session, claimed, BillingReceipt("r-1"), at("2026-07-16 07:00"))
-    session.commit()
-    assert orders_of(session, member) == [("stop", "done"), ("refund", "queued")]
-    # The next files say the same, and it is still no return; a later payment is one.
-    assert said("2026-08-15", at("2026-07-17 06:00")) == "lapsed"
-    settled(session, at("2026-07-17 07:00"))
-    assert said("2026-08-15", at("2026-07-18 06:00")) == "lapsed"
-    assert said("2026-09-20", at("2026-08-21 06:00")) == "active"
