@@ -12,7 +12,7 @@ from sqlalchemy.orm import Session
 
 from adapters.mail.smtp import SmtpMailer
 from domain.notices import Kind
-from models import Message, db
+from models import Message, db, for_writing
 from services import campaigns, outbox
 from services.installation import installed
 from services.mail import delivery
@@ -202,6 +202,7 @@ def test_of_a_round_that_is_held_no_more_goes_out_than_is_on_its_way(make_app: C
     def hold() -> bool:
         if len(server.kept) >= 15 and not held_at:
             with operators.app_context():
+                for_writing(db.session())
                 campaigns.hold(db.session(), installed().settings, "2026-06", NOW)
                 db.session.commit()
             held_at.append(len(server.kept))
