@@ -186,13 +186,13 @@ def reverse_for_bounce(session: Session, settings: Settings, member: Member, add
 def returned_elsewhere(session: Session, settings: Settings, now: datetime) -> int:
     """A lapsed member for whom more has been paid since has come back at the service itself: active, not purged.
 
-    Not so who is said to have paid for the very time that was given back with the end.
+    Not so who is said to have paid for the very time that was given back: with the end, or because its charge came
+    before the stop was on record.
     """
     given_back = exists(
         select(BillingOrder.id).where(
             BillingOrder.member_id == Member.id,
             BillingOrder.kind == OrderKind.REFUND,
-            BillingOrder.at_once,
             BillingOrder.state != OrderState.SUPERSEDED,
             BillingOrder.paid_through >= Member.paid_through,
         )

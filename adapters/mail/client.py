@@ -208,7 +208,8 @@ class Transactions:
                 return
             self.wait_for_it()
             self.send(said)  # type: ignore[attr-defined]
-            self.wait_not()
+            # What has come meanwhile is the answer: it is not forgotten.
+            self.sock.settimeout(0)  # type: ignore[attr-defined]
         else:
             self.send(said)  # type: ignore[attr-defined]
 

@@ -195,12 +195,7 @@ class _Run:
     def _look_at_the_desk(self) -> None:
         """Take what was claimed; free the lines of what is on record, and have the next written down."""
         if self._claiming is not None and self._claiming.done():
-            batch, self._claiming = self._claiming.result(), None
-            self._pause, self.notices_wait = batch.pause, batch.notices_wait
-            self._queue_is_empty = batch.is_last
-            # What has become due while the last lines were at work has been looked for, too.
-            self._nothing_is_left = batch.is_last and not batch.ready and not self._lines.in_use
-            self._stock.extend(batch.ready)
+            self._receive()
         if self._recording is not None and self._recording.done():
             still_open, self._recording = self._recording.result(), None
             self._count(_answered(self._recorded))
@@ -212,6 +207,16 @@ class _Run:
             self._recorded, self._to_record = self._to_record, []
             answered = _answered(self._recorded)
             self._recording = self._desk.begin(lambda: self._desk.record(answered), self._lines.ring)
+
+    def _receive(self) -> None:
+        """Take what is being claimed; waits for it."""
+        if self._claiming is not None:
+            batch, self._claiming = self._claiming.result(), None
+            self._pause, self.notices_wait = batch.pause, batch.notices_wait
+            self._queue_is_empty = batch.is_last
+            # What has become due while the last lines were at work has been looked for, too.
+            self._nothing_is_left = batch.is_last and not batch.ready and not self._lines.in_use
+            self._stock.extend(batch.ready)
 
     def _render(self, ready: _Ready) -> bool:
         """False: it cannot be rendered, and that is on record."""
@@ -285,12 +290,12 @@ class _Run:
         """An operator has stopped a round since the claim: what is not on its way yet waits."""
         if still_open != self._open:
             self._open = still_open
+            # It may have been claimed before the round was stopped, and not been taken yet.
+            self._receive()
             self._give_back([ready for ready in self._stock if _stands_still(ready.claimed, still_open)])
 
     def _give_back_all(self) -> None:
-        if self._claiming is not None:
-            batch, self._claiming = self._claiming.result(), None
-            self._stock.extend(batch.ready)
+        self._receive()
         self._give_back(list(self._stock))
 
     def _give_back(self, ready: list[_Ready]) -> None:
@@ -299,6 +304,8 @@ class _Run:
             self._desk.do(lambda: self._desk.give_back(claimed))
             gone = {one.id for one in claimed}
             self._stock = deque(ready for ready in self._stock if ready.claimed.id not in gone)
+            # It can be claimed again, unless its round is stopped.
+            self._queue_is_empty = self._nothing_is_left = False
 
     def _lease_is_half_over(self, ready: _Ready) -> bool:
         return self._clock.now() - ready.claimed_at > dispatch.LEASE / 2
@@ -317,7 +324,7 @@ class _Batch:
 class _Desk:
     """The one thread that uses the database while a run lasts, one transaction after the other.
 
-    Both databases leave Python alone while they work, so meanwhile others mails are worded and sent.
+    Both databases leave Python alone while they work, so meanwhile other mails are worded and sent.
     """
 
     def __init__(self, session: Session, settings: Settings, clock: Clock, commit: Callable[[], None]) -> None:

@@ -15,7 +15,7 @@ from domain.notices import Kind
 from models import Message, db, for_writing
 from services import campaigns, outbox
 from services.installation import installed
-from services.mail import delivery
+from services.mail import delivery, dispatch
 from services.mail.delivery import Delivered
 from tests import factories
 from tests.conftest import NOW
@@ -222,3 +222,36 @@ def test_of_a_round_that_is_held_no_more_goes_out_than_is_on_its_way(make_app: C
         campaigns.release(session, settings, "2026-06", NOW)
         session.commit()
         assert deliver(session, server) == Delivered(sent=60 - done.sent)
+
+
+def test_what_was_claimed_before_a_hold_and_not_taken_yet_goes_back(make_app: Callable[..., Flask]) -> None:
+    """The thread that claims may be ahead of the one that sends: the hold is heard of before the batch is in hand."""
+    app = make_app(mail_connections=LINES, max_dormant_percent=100)
+    with app.app_context():
+        session, here = db.session(), installed()
+        for number in range(8):
+            factories.dormant(session, external_id=f"d{number}", email=f"d{number}@example.org")
+        factories.live_feed(session, NOW)
+        campaigns.draft(session, here.settings, "2026-06", NOW)
+        campaigns.approve(session, here.settings, "2026-06", NOW)
+        session.commit()
+        with (
+            delivery.Lines(here.mailer, LINES) as lines,
+            delivery._Desk(session, here.settings, here.clock, session.commit) as desk,
+        ):
+            run = delivery._Run(here.settings, here.clock, desk, lines)
+            run._only(frozenset({1}))
+            run._claim()
+            assert desk.do(lambda: session.scalars(select(Message.state).distinct()).all()) == ["sending"]
+
+            def hold() -> frozenset[int]:
+                session.rollback()
+                for_writing(session)
+                campaigns.hold(session, here.settings, "2026-06", NOW)
+                still_open = dispatch.open_rounds(session)
+                session.commit()
+                return still_open
+
+            run._only(desk.do(hold))
+            assert not run._stock
+        assert states(session) == {("queued", 0): 8}

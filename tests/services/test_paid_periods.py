@@ -8,9 +8,10 @@ from sqlalchemy.orm import Session
 
 from adapters.billing.local import LocalBilling
 from domain.lifecycle import Answer, Through
+from domain.ports import BillingReceipt, Subscription
 from models import db
 from models.base import UTCDateTime
-from services import decisions, returning, settling
+from services import billing_answers, billing_asking, decisions, returning, settling
 from services.importing import import_members
 from settings import Settings
 from tests import factories
@@ -92,3 +93,31 @@ def test_scenario_35_a_file_that_tells_late_of_a_payment_before_the_end_is_no_re
         told = said("2026-07-15", at(f"2026-07-0{day} 06:00"))
         assert told == ("lapsed", at("2026-07-14 22:00"), at("2027-05-31 22:00"))
     assert said("2026-08-15", at("2026-07-16 06:00")) == ("active", None, None)
+
+
+def test_scenario_35_a_charge_that_was_given_back_is_no_return_when_a_file_tells_of_it(
+    session: Session, settings: Settings, tmp_path: Path
+) -> None:
+    """Promise 11: the stop came to the provider after it had charged once more, and says so itself."""
+    member = factories.dormant(session, paid_through=at("2026-07-15"))
+    session.commit()
+    opened(session, settings, NOW)
+    close(session, settings, at("2026-06-30 22:05"))
+    late = at("2026-07-16 07:00")
+    [claimed] = billing_asking.claim(session, late, 10)
+    held = Subscription(member.billing_ref or "", "active", stopping=True, paid_through=at("2026-08-15"))
+    billing_answers.record(session, claimed, BillingReceipt("r-1", read_back=held), late)
+    session.commit()
+    assert orders_of(session, member) == [("stop", "done"), ("refund", "queued")]
+
+    def said(paid_through: str, now: datetime) -> str:
+        path = tmp_path / "members.csv"
+        row = f"{member.external_id},{member.email},2025-01-15,{paid_through}"
+        session.commit()
+        path.write_text(f"external_id,email,joined_at,paid_through\n{row}\n")
+        import_members(session, settings, path, now, commit=session.commit)
+        session.refresh(member)
+        return member.status
+
+    assert said("2026-08-15", at("2026-07-17 06:00")) == "lapsed"
+    assert said("2026-09-20", at("2026-08-21 06:00")) == "active"
