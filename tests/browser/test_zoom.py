@@ -1,4 +1,7 @@
-"""A window of 1280 by 1024 pixels at 400 % (WCAG 1.4.10): 320 by 256 are left, drawn four times as large."""
+"""A window of 1280 by 1024 pixels at 400 % (WCAG 1.4.10): 320 by 256 are left, drawn four times as large.
+
+In German, whose words are the longer ones; what is too wide in English at 320 pixels is for test_every_page.py to find.
+"""
 
 from collections.abc import Iterator
 
@@ -56,7 +59,7 @@ def walked(page: Page) -> tuple[set[str], list[str]]:
             hidden.append(found["html"])
 
 
-@pytest.mark.parametrize("language", ["en", "de"])
+@pytest.mark.parametrize("language", ["de"])
 def test_at_four_hundred_per_cent_nothing_is_cut_off_or_hidden(
     app: Flask, session: Session, site: str, context: BrowserContext, clock: FrozenClock, language: str
 ) -> None:
