@@ -27,6 +27,7 @@ class Kind(StrEnum):
     ERASE_CONFIRM = "erase_confirm"
     END_UNCLEAR = "end_unclear"
     NEW_ADDRESS = "new_address"
+    OLD_ADDRESS = "old_address"
     ADDRESS_CHANGED = "address_changed"
     # To operators.
     CAMPAIGN_READY = "campaign_ready"
@@ -35,7 +36,14 @@ class Kind(StrEnum):
 
 
 NOTICES = (Kind.WARNING, Kind.REMINDER, Kind.LAST_CALL)
-TO_ONE_ADDRESS = (Kind.SIGN_IN, Kind.ERASE_CONFIRM, Kind.NEW_ADDRESS, Kind.ADDRESS_CHANGED, Kind.ERASED)
+TO_ONE_ADDRESS = (
+    Kind.SIGN_IN,
+    Kind.ERASE_CONFIRM,
+    Kind.NEW_ADDRESS,
+    Kind.OLD_ADDRESS,
+    Kind.ADDRESS_CHANGED,
+    Kind.ERASED,
+)
 """Mails that mean the address they are made out to, whatever the member's is by the time they go out."""
 TO_OPERATORS = (Kind.CAMPAIGN_READY, Kind.APPROVE_BY, Kind.NEEDS_ATTENTION)
 
@@ -61,6 +69,7 @@ PRIORITY = {
     Kind.SIGN_IN: 0,
     Kind.ERASE_CONFIRM: 0,
     Kind.NEW_ADDRESS: 0,
+    Kind.OLD_ADDRESS: 0,
     Kind.WARNING: 5,
     Kind.REMINDER: 5,
     Kind.LAST_CALL: 4,

@@ -24,6 +24,8 @@ class MagicLink(Base):
     """SHA-256 of the address at issue: the link dies with the address."""
     new_address: Mapped[str | None] = mapped_column(String(320))
     """Where a member wants mail to go: the link went there, and using it proves that it arrives."""
+    proven_at: Mapped[datetime | None]
+    """When it was: since then the link is one to the present address, to be confirmed from there as well."""
     ip_digest: Mapped[str | None] = mapped_column(String(64))
 
     created_at: Mapped[datetime]

@@ -26,7 +26,12 @@ CHECK_IN = frozenset(
     }
 )
 COME_BACK = frozenset({Kind.LAPSED, Kind.LAST_CHANCE})
-ON_REQUEST = {Kind.SIGN_IN: "sign-in", Kind.ERASE_CONFIRM: "account/erase", Kind.NEW_ADDRESS: "account/email"}
+ON_REQUEST = {
+    Kind.SIGN_IN: "sign-in",
+    Kind.ERASE_CONFIRM: "account/erase",
+    Kind.NEW_ADDRESS: "account/email",
+    Kind.OLD_ADDRESS: "account/email",
+}
 
 
 def for_message(

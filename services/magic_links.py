@@ -9,6 +9,7 @@ import secrets
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from hashlib import sha256
+from typing import Any
 
 from sqlalchemy import ColumnElement, and_, case, delete, exists, func, select, update
 from sqlalchemy.orm import Session
@@ -126,6 +127,18 @@ def request_new_address(session: Session, member: Member, new_address: str, now:
     )
 
 
+def ask_the_old_address(session: Session, link: MagicLink, member: Member, now: datetime) -> None:
+    """Queue the mail to the present address that asks there whether mail is to go to a new one, which is proven."""
+    outbox.put(
+        session,
+        kind=Kind.OLD_ADDRESS,
+        once_key=f"old_address:{link.id}",
+        now=now,
+        member=member,
+        magic_link_id=link.id,
+    )
+
+
 def mint(session: Session, purpose: Purpose, member_id: int, address: str, expires_at: datetime, now: datetime) -> str:
     """A new link's token. Call it in the claim of the mail that carries it: only its hash is stored."""
     token = _new_token()
@@ -192,6 +205,18 @@ def _usable_now(session: Session, purpose: Purpose, token: str, now: datetime) -
 
 def consume(session: Session, purpose: Purpose, token: str, now: datetime) -> MagicLink | None:
     """Use a link up. Of two at once one gets it and the other None, as does whoever comes too late."""
+    return _spend(session, purpose, token, now, used_at=now)
+
+
+def prove(session: Session, token: str, now: datetime) -> MagicLink | None:
+    """Note that the link at a new address was used, which makes it one for the present address: its mail mints it anew.
+
+    None as for ``consume``: this token is worth nothing any more either way.
+    """
+    return _spend(session, Purpose.NEW_ADDRESS, token, now, proven_at=now, token_hash=None)
+
+
+def _spend(session: Session, purpose: Purpose, token: str, now: datetime, **values: Any) -> MagicLink | None:
     link = look(session, purpose, token, now)
     if link is None:
         return None
@@ -205,7 +230,7 @@ def consume(session: Session, purpose: Purpose, token: str, now: datetime) -> Ma
             _usable(purpose, token, now),
             exists().where(Member.id == MagicLink.member_id, Member.email_key == key),
         )
-        .values(used_at=now)
+        .values(**values)
         .returning(MagicLink.id)
         .execution_options(synchronize_session=False)
     )

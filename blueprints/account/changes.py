@@ -1,4 +1,4 @@
-"""What members set for themselves: where our mails go, confirmed from there, and their language."""
+"""What members set for themselves: where our mails go, confirmed at both addresses, and their language."""
 
 from flask import redirect, render_template, request, session, url_for
 from flask_login import current_user, login_required
@@ -6,6 +6,7 @@ from werkzeug.wrappers import Response
 
 from blueprints.account.views import blueprint
 from domain.errors import BadValue
+from domain.lifecycle import MailState
 from domain.links import Purpose
 from models import db, for_writing
 from services import magic_links, own_settings, wording
@@ -38,21 +39,30 @@ def confirm_email(token: str) -> str | tuple[str, int]:
     link = magic_links.look(db.session(), Purpose.NEW_ADDRESS, token, installed().clock.now())
     if link is None:
         return _too_late()
-    return render_template("account/email_confirm.html", address=link.new_address)
+    return render_template(
+        "account/email_confirm.html", address=link.new_address, proven=link.proven_at is not None, token=token
+    )
 
 
 @blueprint.post("/account/email/<token>")
 def use_email(token: str) -> str | tuple[str, int]:
     here = installed()
     for_writing(db.session())
-    member = own_settings.confirm(db.session(), here.settings, token, here.clock.now())
-    if member is None:
+    confirmed = own_settings.confirm(db.session(), here.settings, token, here.clock.now())
+    if confirmed is None:
         db.session.rollback()
         return _too_late()
-    address = member.email
     db.session.commit()
     wake()
-    return render_template("account/email_changed.html", address=address)
+    return render_template("account/email_changed.html" if confirmed.holds else "account/email_half.html", it=confirmed)
+
+
+@blueprint.post("/account/email/<token>/not-me")
+def refuse_email(token: str) -> str | tuple[str, int]:
+    for_writing(db.session())
+    refused = own_settings.refuse(db.session(), token, installed().clock.now())
+    db.session.commit()
+    return render_template("account/email_refused.html") if refused else _too_late()
 
 
 @blueprint.get("/account/language")
@@ -76,7 +86,9 @@ def choose_language() -> Response | tuple[str, int]:
 
 
 def _email_page(wanted: str = "", **what_came_of_it: bool) -> str:
-    return render_template("account/email.html", wanted=wanted, member=current_user.member, **what_came_of_it)
+    member = current_user.member
+    asks_both = member.mail_state == MailState.GOOD
+    return render_template("account/email.html", wanted=wanted, member=member, asks_both=asks_both, **what_came_of_it)
 
 
 def _too_late() -> tuple[str, int]:

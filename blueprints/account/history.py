@@ -21,6 +21,7 @@ WORDS = {
     "reminders_declined": lazy_gettext("You asked us not to remind you of our question."),
     "reminders_wanted": lazy_gettext("You asked us to remind you of our question after all."),
     "email_changed": lazy_gettext("You changed your e-mail address."),
+    "email_change_refused": lazy_gettext("Somebody wanted to change your e-mail address; you did not agree."),
     "language_chosen": lazy_gettext("You chose the language of our mails."),
     "exempted": lazy_gettext("We took your membership out of this programme."),
     "exemption_ended": lazy_gettext("Your membership is part of this programme again."),
@@ -61,6 +62,7 @@ SENT = MAILED | {
     Kind.SIGN_IN: lazy_gettext("We sent you a link to sign in."),
     Kind.ERASE_CONFIRM: lazy_gettext("We asked you by e-mail to confirm that your data is to be deleted for good."),
     Kind.NEW_ADDRESS: lazy_gettext("We sent a link to a new address, to confirm it."),
+    Kind.OLD_ADDRESS: lazy_gettext("We asked the address we write to whether mails may go to a new one."),
     Kind.ADDRESS_CHANGED: lazy_gettext("We told the earlier address that mails now go to a new one."),
     Kind.ERASED: lazy_gettext("We confirmed by e-mail that your data is deleted for good."),
 }

@@ -56,7 +56,12 @@ def server() -> Iterator[BaseWSGIServer]:
 
 @pytest.fixture
 def app(server: BaseWSGIServer, make_app: Callable[..., Flask]) -> Iterator[Flask]:
-    app = make_app(public_url=f"http://127.0.0.1:{server.server_port}")
+    app = make_app(
+        public_url=f"http://127.0.0.1:{server.server_port}",
+        billed_by=("App Store=https://support.example.com/end",),
+        # A tour has more members in the round than a small service would have.
+        hold_min_members=100,
+    )
     server.app = at_once(app)
     serving = Thread(target=server.serve_forever, daemon=True)
     serving.start()

@@ -72,7 +72,9 @@ CASES: dict[str, dict[str, Any]] = {
     "waiting": {},
     "overdue": {},
     "kept-by-silence": {},
-    "told": {},
+    "told": {"billed_by": "App Store"},
+    "billed-elsewhere": {"billed_by": "App Store"},
+    "to-end-elsewhere": {"billed_by": "App Store"},
     "lapsed": {},
     "back": {},
     "ended": {},
@@ -219,8 +221,8 @@ class People:
         self.session.commit()
         return f"/check-in/{token}"
 
-    def link(self, purpose: Purpose, member: Member, *, over: bool = False) -> str:
-        """The path of a fresh link for a member; ``over``: one whose time is past."""
+    def link(self, purpose: Purpose, member: Member, *, over: bool = False, proven: bool = False) -> str:
+        """The path of a fresh link for a member; ``over``: one whose time is past, ``proven``: at the new address."""
         begin = {
             Purpose.SIGN_IN: "/sign-in",
             Purpose.ERASE: "/account/erase",
@@ -233,7 +235,9 @@ class People:
         if purpose is Purpose.NEW_ADDRESS:
             newest = self.session.query(MagicLink.id).order_by(MagicLink.id.desc()).limit(1).scalar()
             self.session.execute(
-                update(MagicLink).where(MagicLink.id == newest).values(new_address="mia.new@example.org")
+                update(MagicLink)
+                .where(MagicLink.id == newest)
+                .values(new_address="mia.new@example.org", proven_at=NOW if proven else None)
             )
         self.session.commit()
         return f"{begin}/{token}"

@@ -110,7 +110,7 @@ class Tour:
 
     def _check_in(self) -> Iterator[str]:
         people = self.people
-        acted = {"pressed-at-once", "to-keep", "to-end", "to-decline", "not-mine", "voided"}
+        acted = {"pressed-at-once", "to-keep", "to-end", "to-decline", "not-mine", "voided", "to-end-elsewhere"}
         for state in CASES:
             if state not in acted:
                 self.leave()
@@ -138,6 +138,10 @@ class Tour:
         self.leave()
         self.open(people.check_in("to-end"))
         yield "check-in-lapsing"
+
+        self.open(people.check_in("to-end-elsewhere"))
+        self.press("button[value=lapse]")
+        yield "check-in-to-end-elsewhere"
 
         self.open(people.check_in("pressed-at-once"))
         self.context.clear_cookies()
@@ -175,6 +179,13 @@ class Tour:
         self.enter(people.gone)
         self.open("/account")
         yield "account-lapsed"
+        self.enter(people.members["billed-elsewhere"])
+        for name in ("account", "account/end", "account/erase"):
+            self.open(f"/{name}")
+            yield f"{name.replace('/', '-')}-billed-elsewhere"
+        self.enter(people.members["unreachable"])
+        self.open("/account/email")
+        yield "account-email-unreachable"
         self.enter(people.using)
         for name in ("account", "account/end", "account/language", "account/email", "account/erase", "sign-out"):
             self.open(f"/{name}")
@@ -186,6 +197,13 @@ class Tour:
         yield "account-email-sent"
         self.open(people.link(Purpose.NEW_ADDRESS, people.using))
         yield "account-email-link"
+        self.press()
+        yield "account-email-half"
+        self.open(people.link(Purpose.NEW_ADDRESS, people.members["to-decline"], proven=True))
+        yield "account-email-second-link"
+        self.press("button[formaction]")
+        yield "account-email-refused"
+        self.open(people.link(Purpose.NEW_ADDRESS, people.using, proven=True))
         self.press()
         yield "account-email-changed"
         people.session.refresh(people.using)

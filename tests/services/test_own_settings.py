@@ -7,10 +7,13 @@ import pytest
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
+from domain.devices import Device
 from domain.errors import BadValue, Refused
-from models import MagicLink, Member, Message
-from services import own_settings
+from domain.links import Purpose
+from models import MagicLink, Member, Message, SignIn
+from services import magic_links, own_settings, sign_ins
 from services.mail import dispatch
+from services.own_settings import Confirmed
 from settings import Settings
 from tests import factories
 from tests.conftest import NOW
@@ -35,8 +38,13 @@ def files(session: Session, settings: Settings, tmp_path: Path) -> Files:
 def asked(session: Session, settings: Settings, member: Member, address: str, now: datetime) -> str:
     """The token in the mail that went to the new address."""
     assert own_settings.request_change(session, member.id, address, now)
+    return mailed(session, settings, "new_address", address, now)
+
+
+def mailed(session: Session, settings: Settings, kind: str, address: str, now: datetime) -> str:
+    """The token in the one mail of a kind that waits."""
     session.commit()
-    [claimed] = [one for one in dispatch.claim(session, settings, now, 10) if one.kind == "new_address"]
+    [claimed] = [one for one in dispatch.claim(session, settings, now, 10) if one.kind == kind]
     dispatch.give_back(session, [claimed])
     session.commit()
     assert claimed.to_address == address
@@ -44,26 +52,99 @@ def asked(session: Session, settings: Settings, member: Member, address: str, no
     return claimed.link.rpartition("/")[2]
 
 
-def change(session: Session, settings: Settings, member: Member, address: str, now: datetime) -> None:
+def half(session: Session, settings: Settings, member: Member, address: str, now: datetime) -> str:
+    """Confirmed at the new address; the token in the mail that then went to the present one."""
     token = asked(session, settings, member, address, now)
-    assert own_settings.confirm(session, settings, token, now) is not None
+    confirmed = own_settings.confirm(session, settings, token, now)
+    assert confirmed is not None
+    assert not confirmed.holds
+    session.refresh(member)
+    assert member.email is not None
+    return mailed(session, settings, "old_address", member.email, now)
+
+
+def change(session: Session, settings: Settings, member: Member, address: str, now: datetime) -> None:
+    token = half(session, settings, member, address, now)
+    confirmed = own_settings.confirm(session, settings, token, now)
+    assert confirmed is not None
+    assert confirmed.holds
     session.commit()
 
 
-def test_nothing_changes_before_the_link_at_the_new_address_is_used(
+def test_nothing_changes_before_the_links_at_both_addresses_are_used(
     session: Session, settings: Settings, member: Member, clock: FrozenClock
 ) -> None:
-    token = asked(session, settings, member, "New@example.org", clock.now())
+    first = asked(session, settings, member, "New@example.org", clock.now())
+    assert own_settings.confirm(session, settings, first, clock.now()) == Confirmed(
+        "New@example.org", "old@example.org", holds=False
+    )
+    second = mailed(session, settings, "old_address", "old@example.org", clock.now())
     session.refresh(member)
     assert member.email == "old@example.org"
-    assert own_settings.confirm(session, settings, token, clock.now()) is not None
+    assert own_settings.confirm(session, settings, first, clock.now()) is None, "once"
+    assert own_settings.confirm(session, settings, second, clock.now()) == Confirmed(
+        "New@example.org", "old@example.org", holds=True
+    )
     session.commit()
     session.refresh(member)
     assert (member.email, member.email_key) == ("New@example.org", "new@example.org")
     notice = session.scalars(select(Message).where(Message.kind == "address_changed")).one()
     assert notice.to_address == "old@example.org"
     assert session.scalars(select(MagicLink.new_address)).all() == [None]
-    assert own_settings.confirm(session, settings, token, clock.now()) is None, "once"
+    assert own_settings.confirm(session, settings, second, clock.now()) is None, "once"
+
+
+def test_whoever_did_not_ask_for_it_says_so_and_everybody_is_signed_out(
+    session: Session, settings: Settings, member: Member, clock: FrozenClock
+) -> None:
+    sign_ins.begin(session, member, Device.OTHER, clock.now())
+    token = half(session, settings, member, "new@example.org", clock.now())
+    generation = member.session_generation
+    assert own_settings.refuse(session, token, clock.now())
+    session.commit()
+    session.refresh(member)
+    assert (member.email, member.session_generation) == ("old@example.org", generation + 1)
+    assert session.scalars(select(SignIn)).all() == []
+    assert session.scalars(select(MagicLink.new_address)).all() == [None]
+    assert not own_settings.refuse(session, token, clock.now()), "once"
+    assert own_settings.confirm(session, settings, token, clock.now()) is None, "refused is refused"
+
+
+def test_at_the_new_address_nobody_is_signed_out(
+    session: Session, settings: Settings, member: Member, clock: FrozenClock
+) -> None:
+    token = asked(session, settings, member, "new@example.org", clock.now())
+    assert not own_settings.refuse(session, token, clock.now())
+    assert own_settings.confirm(session, settings, token, clock.now()) is not None
+
+
+def test_the_second_link_dies_after_an_hour_of_its_own(
+    session: Session, settings: Settings, member: Member, clock: FrozenClock
+) -> None:
+    token = asked(session, settings, member, "new@example.org", clock.now())
+    clock.tick(minutes=50)
+    assert own_settings.confirm(session, settings, token, clock.now()) is not None
+    clock.tick(minutes=50)
+    second = mailed(session, settings, "old_address", "old@example.org", clock.now())
+    clock.tick(minutes=59)
+    assert magic_links.look(session, Purpose.NEW_ADDRESS, second, clock.now()) is not None
+    clock.tick(minutes=1)
+    assert own_settings.confirm(session, settings, second, clock.now()) is None
+    session.refresh(member)
+    assert member.email == "old@example.org"
+
+
+def test_an_address_that_takes_no_mail_is_not_asked(
+    session: Session, settings: Settings, member: Member, clock: FrozenClock
+) -> None:
+    member.mail_state = "bounced"
+    token = asked(session, settings, member, "new@example.org", clock.now())
+    confirmed = own_settings.confirm(session, settings, token, clock.now())
+    assert confirmed is not None
+    assert confirmed.holds
+    session.commit()
+    session.refresh(member)
+    assert (member.email, member.mail_state) == ("new@example.org", "good")
 
 
 def test_the_link_dies_after_an_hour_and_with_an_earlier_change(
@@ -71,8 +152,7 @@ def test_the_link_dies_after_an_hour_and_with_an_earlier_change(
 ) -> None:
     first = asked(session, settings, member, "one@example.org", clock.now())
     accept_mails(session, settings, clock.now())
-    second = asked(session, settings, member, "two@example.org", clock.now())
-    assert own_settings.confirm(session, settings, second, clock.now()) is not None
+    change(session, settings, member, "two@example.org", clock.now())
     assert own_settings.confirm(session, settings, first, clock.now()) is None
     session.commit()
     accept_mails(session, settings, clock.now())
@@ -87,8 +167,8 @@ def test_a_bounced_address_is_good_again_once_it_is_proven(
     session: Session, settings: Settings, member: Member, clock: FrozenClock
 ) -> None:
     member.mail_state = "bounced"
-    session.commit()
-    change(session, settings, member, "old@example.org", clock.now())
+    token = asked(session, settings, member, "old@example.org", clock.now())
+    assert own_settings.confirm(session, settings, token, clock.now()) is not None
     session.refresh(member)
     assert member.mail_state == "good"
 

@@ -39,6 +39,7 @@ LINKS = {
     Kind.ERASE_CONFIRM: "account/erase",
     Kind.END_UNCLEAR: "end-membership",
     Kind.NEW_ADDRESS: "account/email",
+    Kind.OLD_ADDRESS: "account/email",
 }
 """Which page each kind links to; the others have no link. services/links.py makes them."""
 

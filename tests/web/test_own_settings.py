@@ -29,7 +29,7 @@ def mailed(app: Flask, session: Session, clock: FrozenClock) -> dict[str, str | 
     return {one.to_address: one.link for one in claimed}
 
 
-def test_an_address_is_changed_by_the_link_that_went_to_it(
+def test_an_address_is_changed_by_links_at_both_addresses(
     app: Flask, session: Session, clock: FrozenClock, browser: Browser, another_browser: Browser, mia: Member
 ) -> None:
     browser.open("/account")
@@ -48,15 +48,69 @@ def test_an_address_is_changed_by_the_link_that_went_to_it(
     assert mia.email == "old@example.org"
     session.commit()
     another_browser.press()
+    assert another_browser.page.h1 == "One more mailbox"
+    assert "o…@example.org" in another_browser.page.text
+    session.refresh(mia)
+    assert mia.email == "old@example.org"
+    [(address, second)] = mailed(app, session, clock).items()
+    assert address == "old@example.org"
+    assert second is not None
+
+    another_browser.open(second)
+    assert "n…@example.org" in another_browser.page.text
+    another_browser.press()
     assert another_browser.page.h1 == "Your address is changed"
     session.refresh(mia)
     assert mia.email == "new@example.org"
     session.commit()
     assert mailed(app, session, clock) == {"old@example.org": None}
+    another_browser.open(second)
+    assert another_browser.response.status_code == 410
     another_browser.open(link)
     assert another_browser.response.status_code == 410
     another_browser.open(link, "POST", data={"csrf_token": "none"})
     assert another_browser.response.status_code in (400, 410)
+
+
+def test_at_the_old_address_one_says_that_it_was_somebody_else(
+    app: Flask, session: Session, clock: FrozenClock, browser: Browser, another_browser: Browser, mia: Member
+) -> None:
+    browser.open("/account/email")
+    browser.press(email="new@example.org")
+    [link] = mailed(app, session, clock).values()
+    assert link is not None
+    another_browser.open(link)
+    another_browser.press()
+    [second] = mailed(app, session, clock).values()
+    assert second is not None
+    another_browser.open(second)
+    another_browser.open(
+        f"{second}/not-me", "POST", data={"csrf_token": another_browser.page.form.fields["csrf_token"]}
+    )
+    assert another_browser.page.h1 == "Your address stays as it is"
+    session.refresh(mia)
+    assert mia.email == "old@example.org"
+    session.commit()
+    browser.open("/account")
+    assert browser.url == f"{SITE}/sign-in", "who asked for it is signed out"
+    another_browser.open(second)
+    assert another_browser.response.status_code == 410
+
+
+def test_who_gets_no_mail_any_more_is_not_asked_at_the_old_address(
+    app: Flask, session: Session, clock: FrozenClock, browser: Browser, mia: Member
+) -> None:
+    mia.mail_state = "bounced"
+    session.commit()
+    browser.open("/account/email")
+    assert "you need not confirm it there" in browser.page.text
+    browser.press(email="new@example.org")
+    assert "present address" not in browser.page.text
+    [link] = mailed(app, session, clock).values()
+    assert link is not None
+    browser.open(link)
+    browser.press()
+    assert browser.page.h1 == "Your address is changed"
 
 
 @pytest.mark.parametrize("wanted", ["", "mia", "old@example.org"])
