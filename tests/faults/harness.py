@@ -129,6 +129,10 @@ class Site:
         os.killpg(process.pid, signal.SIGKILL)
         process.wait()
 
+    def was_cut_off(self) -> None:
+        """To what was under way a process that gave it up was killed."""
+        self._killed_from_outside += 1
+
     @contextmanager
     def running(self, *command: str, **more: str) -> Iterator[subprocess.Popen[str]]:
         """A process group, killed at the end if it is still there."""

@@ -263,6 +263,14 @@ MUTATIONS = [
         "tests/services/test_magic_links.py::test_of_two_who_consume_at_once_one_gets_it",
     ),
     Mutation(
+        "Who is asked to end waits for as long as a server is silent",
+        "jobs/scheduler.py",
+        "worker.join(max(0.0, until - monotonic()))",
+        "worker.join(20)",
+        "tests/faults/test_downtime.py::"
+        "test_sigterm_while_the_mail_server_says_nothing_is_obeyed_before_it_does",
+    ),
+    Mutation(
         "Who is asked to end keeps the lease",
         "jobs/runner.py",
         'lease.end("interrupted", done=False, wait=timedelta(0))',

@@ -3,12 +3,15 @@
 import signal
 from collections import Counter
 from collections.abc import Callable
+from threading import Event
 
 from flask import Flask
 from sqlalchemy import func, select
 from sqlalchemy.orm import Session
 
+from adapters.mail.smtp import TIMEOUT_SECONDS
 from jobs import runner
+from jobs.scheduler import STOP_WITHIN
 from models import Case, JobRun, Member, Message
 from models import Event as Happened
 from settings import Settings
@@ -155,6 +158,30 @@ def test_sigterm_in_the_middle_of_a_batch_of_mail_ends_soon_with_nothing_half_do
         assert session.scalar(select(func.count()).where(Case.warned_at.is_not(None))) == sent
     site.run("deliver")
     assert check(site, kinds={name: ["warning"] for name in names}, orders={}) == 0
+
+
+def test_sigterm_while_the_mail_server_says_nothing_is_obeyed_before_it_does(site: Site) -> None:
+    begin(site, 1)
+    over = Event()
+    with site.running("flask", "scheduler") as process:
+
+        def asked_to_end(accepted: int) -> None:
+            process.send_signal(signal.SIGTERM)
+            over.wait(PATIENCE)
+
+        site.smtp.on_accepted = asked_to_end
+        assert process.wait(PATIENCE) == 0
+    with site.session() as session:
+        # Who had waited for the server until its time was up would have put the message back.
+        assert session.scalars(select(Message.state)).all() == ["sending"]
+    assert STOP_WITHIN < 10 < TIMEOUT_SECONDS
+    site.smtp.on_accepted = None
+    over.set()
+    # The server has the mail, and nobody has heard that it does.
+    site.was_cut_off()
+    site.wait_for_leases()
+    site.run("deliver")
+    assert check(site, kinds={"silent-0": ["warning"]}, orders={}) == 1
 
 
 def test_sigterm_in_the_middle_of_a_month_end_ends_with_whole_windows_and_the_next_one_goes_on(site: Site) -> None:
