@@ -10,7 +10,7 @@ each window, in this order:
    app store or a partner bills by itself, for that would go on being charged;
 4. the cases follow: lapsed, told (instead of such an end), kept, returned, exempted, withdrawn, unreachable; the rest
    roll on to a later deadline;
-5. stop orders, mails and events of exactly these cases.
+5. stop orders, mails and events of exactly these cases (services/closing_effects.py).
 
 Running it again, late, twice or at once changes nothing more: every statement starts from what it finds.
 """
@@ -21,7 +21,7 @@ from datetime import datetime
 from time import monotonic
 from typing import Any
 
-from sqlalchemy import ColumnElement, String, and_, cast, exists, false, func, literal, or_, select, text, update
+from sqlalchemy import ColumnElement, and_, exists, func, literal, or_, select, text, update
 from sqlalchemy import case as when
 from sqlalchemy.orm import Session
 
@@ -32,14 +32,13 @@ from domain.lifecycle import (
     CaseState,
     MemberStatus,
     MessageState,
-    OrderKind,
     Through,
 )
 from domain.notices import Kind
 from domain.policy import SubscriptionStatus
-from models import BillingOrder, Campaign, Case, Member, Message, change, for_writing, insert
+from models import Campaign, Case, Member, Message, change, for_writing
 from models.base import UTCDateTime, latest
-from services import breaker, campaigns, events, outbox
+from services import breaker, campaigns, closing_effects
 from services.cases import facts_hold, new_batch, why_not
 from settings import Settings
 
@@ -226,9 +225,9 @@ def _close_window(
     closed += _close_otherwise(session, settings, due, batch, now)
     done.otherwise += closed
     if lapses or closed:
-        _what_follows(session, ours, now)
+        closing_effects.what_follows(session, ours, now)
     if lapses and settings.refund == "pro_rata":
-        _give_back_the_rest(session, ours, now)
+        closing_effects.give_back_the_rest(session, ours, now)
     if may_end_silence:
         done.rolled += _roll_on(session, settings, due, here, now)
 
@@ -309,6 +308,11 @@ def _lapse(
             keep_until=keep_until_in_sql(settings, access_ends, deadline, paid_through),
         ),
     )
+
+
+def _paying() -> ColumnElement[bool]:
+    """settings.gives_back in SQL."""
+    return and_(Member.price_minor > 0, Member.subscription_status == SubscriptionStatus.ACTIVE)
 
 
 def keep_until_in_sql(
@@ -415,125 +419,6 @@ def _close_otherwise(session: Session, settings: Settings, due: ColumnElement[bo
         )
         .values(state=how, closed_at=now, batch=batch),
     )
-
-
-def _what_follows(session: Session, ours: ColumnElement[bool], now: datetime) -> None:
-    """Stop orders, mails and events of the cases this window closed."""
-    stop = (
-        select(
-            literal("stop:") + Case.public_id + ":" + cast(Case.generation, String),
-            Member.id,
-            Case.id,
-            literal(OrderKind.STOP.value),
-            func.coalesce(Member.billing_ref, Member.public_id),
-            _has_a_rest(),
-            _instant(now),
-            _instant(now),
-        )
-        .select_from(Case)
-        .join(Member, Member.id == Case.member_id)
-        # An explicit end has sent its stop with the answer, unless somebody else billed the membership at that time.
-        .where(ours, Case.state == CaseState.LAPSED, or_(Case.answer.is_(None), and_(_is_billed(), ~_has_a_stop())))
-    )
-    columns = ["key", "member_id", "case_id", "kind", "billing_ref", "at_once", "created_at", "due_at"]
-    change(
-        session,
-        insert(session, BillingOrder)
-        .from_select(columns, stop, include_defaults=False)
-        .on_conflict_do_nothing(index_elements=["key"]),
-    )
-    outbox.put_for_cases(
-        session,
-        Kind.LAPSED,
-        outbox.case_key(Kind.LAPSED, Case.generation),
-        now,
-        ours,
-        Case.state == CaseState.LAPSED,
-        deadline=Case.deadline_at,
-    )
-    outbox.put_for_cases(
-        session,
-        Kind.TOLD,
-        outbox.case_key(Kind.TOLD, Case.generation),
-        now,
-        ours,
-        Case.state == CaseState.TOLD,
-        deadline=Case.deadline_at,
-    )
-    outbox.put_for_cases(
-        session,
-        Kind.RETURNED,
-        outbox.case_key(Kind.RETURNED, Case.generation),
-        now,
-        ours,
-        Case.state == CaseState.RETURNED,
-        Case.warned_at.is_not(None),
-    )
-    campaigns.tell_nothing_ends(
-        session,
-        now,
-        ours,
-        Case.state.in_([CaseState.EXEMPTED, CaseState.WITHDRAWN]),
-        Member.status == MemberStatus.ACTIVE,
-    )
-    events.record_all(session, events.of_cases("case_closed", Case.state, now).where(ours))
-
-
-def _give_back_the_rest(session: Session, ours: ColumnElement[bool], now: datetime) -> None:
-    """REFUND=pro_rata: what was paid for the time after the end goes back, once what is left of it is over, too.
-
-    The members' rows then say until when it is paid: else a return would count on what went back.
-    """
-    cut_short = (ours, Case.state == CaseState.LAPSED, _has_a_rest())
-    what = literal(":") + Case.public_id + ":" + cast(Case.generation, String)
-    same = [Member.id, Case.id, func.coalesce(Member.billing_ref, Member.public_id)]
-    over = select(
-        literal("stop:over") + what, literal(OrderKind.STOP.value), *same, literal(True), _instant(now), _instant(now),
-        literal(None, UTCDateTime()), literal(None, UTCDateTime()),
-    ).where(*cut_short, Case.answer.is_not(None))  # fmt: skip
-    rest = select(
-        literal("refund") + what, literal(OrderKind.REFUND.value), *same, literal(True), _instant(now), _instant(now),
-        Member.access_ends_at, Member.paid_through,
-    ).where(*cut_short)  # fmt: skip
-    columns = [
-        "key", "kind", "member_id", "case_id", "billing_ref", "at_once", "created_at", "due_at", "since",
-        "paid_through",
-    ]  # fmt: skip
-    # In this order: of one member's orders the first one written is carried out first.
-    for orders in (over, rest):
-        change(
-            session,
-            insert(session, BillingOrder)
-            .from_select(columns, orders.join(Member, Member.id == Case.member_id), include_defaults=False)
-            .on_conflict_do_nothing(index_elements=["key"]),
-        )
-    lapsed = select(Case.member_id).where(ours, Case.state == CaseState.LAPSED)
-    change(
-        session,
-        update(Member)
-        .where(Member.id.in_(lapsed), Member.status == MemberStatus.LAPSED, _has_a_rest())
-        .values(paid_through=Member.access_ends_at),
-    )
-
-
-def _has_a_rest() -> ColumnElement[bool]:
-    """A member who has just lapsed has paid for longer than there is access."""
-    return func.coalesce(Member.access_ends_at < Member.paid_through, false())
-
-
-def _paying() -> ColumnElement[bool]:
-    """settings.gives_back in SQL."""
-    return and_(Member.price_minor > 0, Member.subscription_status == SubscriptionStatus.ACTIVE)
-
-
-def _is_billed() -> ColumnElement[bool]:
-    """decisions.is_billed in SQL, of a member whose case has lapsed."""
-    charged = or_(func.coalesce(Member.price_minor, 0) > 0, Member.billing_ref.is_not(None))
-    return and_(Member.subscription_status != SubscriptionStatus.ENDED, charged)
-
-
-def _has_a_stop() -> ColumnElement[bool]:
-    return exists(select(BillingOrder.id).where(BillingOrder.case_id == Case.id, BillingOrder.kind == OrderKind.STOP))
 
 
 def _roll_on(

@@ -267,8 +267,7 @@ MUTATIONS = [
         "jobs/scheduler.py",
         "worker.join(max(0.0, until - monotonic()))",
         "worker.join(20)",
-        "tests/faults/test_downtime.py::"
-        "test_sigterm_while_the_mail_server_says_nothing_is_obeyed_before_it_does",
+        "tests/faults/test_downtime.py::test_sigterm_while_the_mail_server_says_nothing_is_obeyed_before_it_does",
     ),
     Mutation(
         "Who is asked to end keeps the lease",
