@@ -21,6 +21,40 @@ from tests.doubles import FrozenClock
 FOLDER = Path(os.environ.get("SCREENSHOTS", ROOT / "instance" / "screenshots"))
 LOOKS = (("320", NARROW, "light"), ("320-dark", NARROW, "dark"), ("1280", WIDE, "light"))
 
+DOCUMENTED = {
+    "check-in-en": (
+        "en-320",
+        ("check-in-open", "check-in-kept", "check-in-one-step-left", "check-in-lapsing", "check-in-lapsed",
+         "check-in-broken"),
+    ),
+    "check-in-de-dark": (
+        "de-320-dark",
+        ("check-in-open", "check-in-used-since", "check-in-asked-anew", "check-in-overdue", "check-in-withdrawn",
+         "check-in-purged"),
+    ),
+    "elsewhere-en": (
+        "en-320",
+        ("check-in-billed-elsewhere", "check-in-to-end-elsewhere", "check-in-told", "account-billed-elsewhere",
+         "account-end-billed-elsewhere", "account-erase-billed-elsewhere"),
+    ),
+    "account-and-back-de": (
+        "de-320",
+        ("account-open", "account-email-wrong", "come-back-hello", "come-back", "come-back-welcome", "sign-in-which"),
+    ),
+    "address-de": (
+        "de-320",
+        ("account-email", "account-email-link", "account-email-half", "account-email-second-link",
+         "account-email-changed", "account-email-refused"),
+    ),
+    "other-en": (
+        "en-320",
+        ("programme", "end-without-signing-in", "end-without-signing-in-received", "account-erase",
+         "check-in-reminders", "error-404"),
+    ),
+    "desktop-en": ("en-1280", ("check-in-open", "account-open", "come-back")),
+}  # fmt: skip
+"""Names in docs/pages.md: the look, and the stops."""
+
 
 @pytest.fixture
 def app(app: Flask) -> Flask:
@@ -52,6 +86,20 @@ def test_put_together(chromium: Browser) -> None:
         width = 640 if "1280" in folder.name else 320
         for start in range(0, len(pictures), 12):
             sheet(page, pictures[start : start + 12], width, FOLDER / f"{folder.name}-{start // 12 + 1}.jpg")
+
+
+def test_put_together_for_the_documentation(chromium: Browser) -> None:
+    """What docs/pages.md shows of them, in ``docs`` beside them: copy it to docs/pictures/pages."""
+    page = chromium.new_page()
+    (FOLDER / "docs").mkdir(exist_ok=True)
+    for name, (folder, stops) in DOCUMENTED.items():
+        taken = {one.stem.partition("-")[2]: one for one in (FOLDER / folder).glob("*.png")}
+        sheet(
+            page,
+            [taken[stop] for stop in stops],
+            400 if "1280" in folder else 200,
+            FOLDER / "docs" / f"{name}.jpg",
+        )
 
 
 def sheet(page: Page, pictures: list[Path], width: int, to: Path, columns: int = 6, quality: int = 60) -> None:
