@@ -10,7 +10,7 @@ from flask_login import current_user
 from blueprints import problems
 from domain.links import masked
 from services.installation import installed
-from services.wording import LANGUAGES, spoken_address, supported
+from services.wording import LANGUAGES, language, spoken_address, supported
 
 NAMES = {"en": "English", "de": "Deutsch"}
 
@@ -25,6 +25,11 @@ def choose() -> str | None:
     if not g.get("bare") and current_user.is_authenticated:
         return supported(current_user.member.locale)
     return request.accept_languages.best_match(LANGUAGES) or installed().settings.default_locale
+
+
+def of_its_mail(locale: str | None) -> str:
+    """A page behind a mailed link goes on in the language of the mail, unless its reader has chosen another."""
+    return language() if "lang" in session or not locale else locale
 
 
 def bare() -> None:

@@ -23,9 +23,10 @@ class MagicLink(Base):
     address_digest: Mapped[str] = mapped_column(String(64))
     """SHA-256 of the address at issue: the link dies with the address."""
     new_address: Mapped[str | None] = mapped_column(String(320))
-    """Where a member wants mail to go: the link went there, and using it proves that it arrives."""
+    """Where a member wants mail to go."""
     proven_at: Mapped[datetime | None]
-    """When it was: since then the link is one to the present address, to be confirmed from there as well."""
+    """Null: the link goes there, and using it proves that mail arrives. Else it goes to the present address, to be
+    confirmed from there as well, since that instant."""
     ip_digest: Mapped[str | None] = mapped_column(String(64))
 
     created_at: Mapped[datetime]

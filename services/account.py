@@ -23,13 +23,16 @@ from settings import Settings
 
 FIRST_TITLES = 5
 SHOWN_TITLES = 500
-"""The rest unfolds, so that whoever looks whether everything is there can see it; the download has it all."""
+"""The rest of a list unfolds, so that whoever looks whether everything is there can see it; the download has it all."""
+ROOM = 14_000
+BESIDE_A_TITLE = 10
+"""Bytes that all titles of a page may take, each with what stands around it: no page is heavier than 60 kB."""
 HISTORY = 100
 
 
 @dataclass(frozen=True, slots=True)
 class ListAtAGlance:
-    """``name`` as the service calls it, how many items it holds, and their titles up to SHOWN_TITLES."""
+    """``name`` as the service calls it, how many items it holds, and the titles that a page has room for."""
 
     kind: str
     name: str
@@ -161,7 +164,12 @@ def waiting(session: Session, member: Member) -> tuple[list[ProfileAtAGlance], D
 
 def _library(found: dict[str, list[Any]]) -> list[ProfileAtAGlance]:
     titles: dict[int, list[str]] = defaultdict(list)
-    for one in sorted(found["titles"], key=attrgetter("position")):
+    room = ROOM
+    # The first of all lists before the second of any: no list is empty because another is long.
+    for one in sorted(found["titles"], key=attrgetter("position", "list_id")):
+        room -= len(one.title.encode()) + BESIDE_A_TITLE
+        if room < 0:
+            break
         titles[one.list_id].append(one.title)
     lists: dict[int, list[ListAtAGlance]] = defaultdict(list)
     for saved in sorted(found["lists"], key=attrgetter("position")):

@@ -9,7 +9,6 @@ import secrets
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from hashlib import sha256
-from typing import Any
 
 from sqlalchemy import ColumnElement, and_, case, delete, exists, func, select, update
 from sqlalchemy.orm import Session
@@ -24,12 +23,12 @@ from domain.links import (
     Purpose,
 )
 from domain.notices import Kind
-from models import MagicLink, Member
+from models import MagicLink, Member, change
 from services import outbox
 from services.cases import lock
 from settings import Settings
 
-HOUR = timedelta(hours=1)
+HOUR, DAY = timedelta(hours=1), timedelta(days=1)
 
 
 def request_sign_in(session: Session, settings: Settings, email: str, ip: str, now: datetime) -> None:
@@ -127,15 +126,54 @@ def request_new_address(session: Session, member: Member, new_address: str, now:
     )
 
 
-def ask_the_old_address(session: Session, link: MagicLink, member: Member, now: datetime) -> None:
-    """Queue the mail to the present address that asks there whether mail is to go to a new one, which is proven."""
+def ask_the_present_address(session: Session, member: Member, new_address: str, now: datetime) -> None:
+    """Queue the mail that asks at the present address whether mail is to go to a new one, which is proven.
+
+    Its link is another than the one that went to the new address: a late copy of that mail must not carry it.
+    """
+    assert member.email is not None
+    link = MagicLink(
+        purpose=Purpose.NEW_ADDRESS,
+        member_id=member.id,
+        address_digest=_digest(address_key(member.email)),
+        new_address=new_address,
+        proven_at=now,
+        created_at=now,
+        expires_at=now + LIFETIME[Purpose.NEW_ADDRESS],
+    )
+    session.add(link)
+    session.flush()
     outbox.put(
         session,
         kind=Kind.OLD_ADDRESS,
-        once_key=f"old_address:{link.id}",
+        once_key=f"old_address:{secrets.token_hex(16)}",
         now=now,
         member=member,
         magic_link_id=link.id,
+    )
+
+
+def end_address_changes(session: Session, member_id: int, now: datetime) -> None:
+    """No change of a member's address that is under way can be confirmed any more."""
+    change(
+        session,
+        update(MagicLink)
+        .where(
+            MagicLink.member_id == member_id,
+            MagicLink.purpose == Purpose.NEW_ADDRESS,
+            MagicLink.used_at.is_(None),
+        )
+        .values(used_at=now, new_address=None),
+    )
+
+
+def forget_addresses(session: Session, now: datetime) -> None:
+    """An address that nobody has confirmed within a day may be a stranger's, and is of no use any more."""
+    change(
+        session,
+        update(MagicLink)
+        .where(MagicLink.new_address.is_not(None), MagicLink.expires_at <= now - DAY)
+        .values(new_address=None),
     )
 
 
@@ -179,17 +217,18 @@ def mint_into(session: Session, link_id: int, now: datetime) -> str:
 
 def look(session: Session, purpose: Purpose, token: str, now: datetime) -> MagicLink | None:
     """The link behind a token if it can be used now; looking never consumes."""
-    found = _usable_now(session, purpose, token, now)
+    found = usable(session, purpose, token, now)
     return None if found is None else found[0]
 
 
 def holder(session: Session, purpose: Purpose, token: str, now: datetime) -> Member | None:
     """The member, as they are now, whose link can be used now; one query."""
-    found = _usable_now(session, purpose, token, now)
+    found = usable(session, purpose, token, now)
     return None if found is None else found[1]
 
 
-def _usable_now(session: Session, purpose: Purpose, token: str, now: datetime) -> tuple[MagicLink, Member] | None:
+def usable(session: Session, purpose: Purpose, token: str, now: datetime) -> tuple[MagicLink, Member] | None:
+    """A link that can be used now, and its member as they are now; one query."""
     found = session.execute(
         select(MagicLink, Member)
         .join(Member, Member.id == MagicLink.member_id)
@@ -205,18 +244,6 @@ def _usable_now(session: Session, purpose: Purpose, token: str, now: datetime) -
 
 def consume(session: Session, purpose: Purpose, token: str, now: datetime) -> MagicLink | None:
     """Use a link up. Of two at once one gets it and the other None, as does whoever comes too late."""
-    return _spend(session, purpose, token, now, used_at=now)
-
-
-def prove(session: Session, token: str, now: datetime) -> MagicLink | None:
-    """Note that the link at a new address was used, which makes it one for the present address: its mail mints it anew.
-
-    None as for ``consume``: this token is worth nothing any more either way.
-    """
-    return _spend(session, Purpose.NEW_ADDRESS, token, now, proven_at=now, token_hash=None)
-
-
-def _spend(session: Session, purpose: Purpose, token: str, now: datetime, **values: Any) -> MagicLink | None:
     link = look(session, purpose, token, now)
     if link is None:
         return None
@@ -230,7 +257,7 @@ def _spend(session: Session, purpose: Purpose, token: str, now: datetime, **valu
             _usable(purpose, token, now),
             exists().where(Member.id == MagicLink.member_id, Member.email_key == key),
         )
-        .values(**values)
+        .values(used_at=now)
         .returning(MagicLink.id)
         .execution_options(synchronize_session=False)
     )
@@ -327,7 +354,13 @@ def _usable(purpose: Purpose, token: str, now: datetime) -> ColumnElement[bool]:
 def _asked_lately(purpose: Purpose, address: str, now: datetime) -> ColumnElement[int]:
     return (
         select(func.count())
-        .where(MagicLink.address_digest == address, MagicLink.purpose == purpose, MagicLink.created_at > now - HOUR)
+        .where(
+            MagicLink.address_digest == address,
+            MagicLink.purpose == purpose,
+            MagicLink.created_at > now - HOUR,
+            # The second link of a change was not asked for: the first one was.
+            MagicLink.proven_at.is_(None),
+        )
         .scalar_subquery()
     )
 

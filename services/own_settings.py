@@ -5,6 +5,7 @@ the new address from then on, and ask there anew (services/warning.py). Neither 
 know of it yet (services/files/member_upsert.py).
 """
 
+import secrets
 from dataclasses import dataclass
 from datetime import datetime
 
@@ -34,37 +35,44 @@ class Confirmed:
     """What came of a confirmation: the change holds, or is to be confirmed at the address on record, too."""
 
     new_address: str
-    address_before: str
     holds: bool
+    another: bool
+    """Whether it is not the one that was on record already, and has only been proven once more."""
+
+
+def asks_both(member: Member) -> bool:
+    """Whether a new address is confirmed at the present one, too: not where that takes no mail."""
+    return member.mail_state != MailState.BOUNCED
 
 
 def confirm(session: Session, settings: Settings, token: str, now: datetime) -> Confirmed | None:
     """Use the link that went to the new address, or the one to the present address that follows; None: it is over.
 
-    The address of a link is the one at issue: of two changes on their way the first that is confirmed holds. Whoever
-    can no longer be reached at the present address need not be asked there.
+    The address of a link is the one at issue: of two changes on their way the first that is confirmed holds. Where the
+    present address takes no mail, nobody is asked there.
     """
-    found = _asked_about(session, token, now)
+    found = _locked(session, token, now)
     if found is None:
         return None
     member, link = found
     address, key = checked(link.new_address or "")
-    ask_there = link.proven_at is None and member.mail_state == MailState.GOOD and key != member.email_key
-    present = member.email or ""
-    if ask_there:
-        if magic_links.prove(session, token, now) is None:
-            return None
-        magic_links.ask_the_old_address(session, link, member, now)
-    else:
-        if magic_links.consume(session, Purpose.NEW_ADDRESS, token, now) is None:
-            return None
-        _change(session, settings, member, link, now)
-    return Confirmed(address, present, holds=not ask_there)
+    if magic_links.consume(session, Purpose.NEW_ADDRESS, token, now) is None:
+        return None
+    link.new_address = None
+    another = key != member.email_key
+    if link.proven_at is None and another and asks_both(member):
+        magic_links.ask_the_present_address(session, member, address, now)
+        return Confirmed(address, holds=False, another=another)
+    _change(session, settings, member, address, now)
+    return Confirmed(address, holds=True, another=another)
 
 
 def refuse(session: Session, token: str, now: datetime) -> bool:
-    """Say at the present address that nobody asked for a new one: whoever did is signed out. False: it is over."""
-    found = _asked_about(session, token, now)
+    """Say at the present address that nobody asked for a new one: whoever did is signed out. False: it is over.
+
+    Other changes that are under way end with it.
+    """
+    found = _locked(session, token, now)
     if found is None:
         return False
     member, link = found
@@ -72,41 +80,47 @@ def refuse(session: Session, token: str, now: datetime) -> bool:
         return False
     if magic_links.consume(session, Purpose.NEW_ADDRESS, token, now) is None:
         return False
+    magic_links.end_address_changes(session, member.id, now)
     link.new_address = None
     sign_ins.end_all(session, member.id)
     events.record(session, "email_change_refused", now, member_id=member.id)
     return True
 
 
-def _asked_about(session: Session, token: str, now: datetime) -> tuple[Member, MagicLink] | None:
-    """The member, locked, and the link of a change that can still be confirmed."""
-    seen = magic_links.look(session, Purpose.NEW_ADDRESS, token, now)
-    if seen is None or seen.member_id is None:
+def asked_about(session: Session, token: str, now: datetime) -> tuple[Member, MagicLink] | None:
+    """Whose change of address this link is about, if it can still be confirmed; one query."""
+    found = magic_links.usable(session, Purpose.NEW_ADDRESS, token, now)
+    if found is None:
         return None
-    member = cases.lock(session, seen.member_id)
-    # Whoever waited for the lock may find that the other has pressed.
-    link = magic_links.look(session, Purpose.NEW_ADDRESS, token, now)
-    if member is None or link is None or link.new_address is None or member.erase_requested_at is not None:
-        return None
-    return member, link
+    link, member = found
+    return None if link.new_address is None or member.erase_requested_at is not None else (member, link)
 
 
-def _change(session: Session, settings: Settings, member: Member, link: MagicLink, now: datetime) -> None:
+def _locked(session: Session, token: str, now: datetime) -> tuple[Member, MagicLink] | None:
+    """The same, with the member locked: whoever waited for that may find that the other has pressed."""
+    found = asked_about(session, token, now)
+    if found is None:
+        return None
+    cases.lock(session, found[0].id)
+    return asked_about(session, token, now)
+
+
+def _change(session: Session, settings: Settings, member: Member, address: str, now: datetime) -> None:
     before, before_key = member.email, member.email_key
-    member.email, member.email_key = checked(link.new_address or "")
+    member.email, member.email_key = checked(address)
     member.email_replaced_key = member.email_replaced_key or before_key
     member.mail_state = MailState.GOOD
-    link.new_address = None
     session.flush()
     events.record(session, "email_changed", now, member_id=member.id)
-    outbox.put(
-        session,
-        kind=Kind.ADDRESS_CHANGED,
-        once_key=f"address_changed:{link.id}:{int(now.timestamp())}",
-        now=now,
-        member=member,
-        to_address=before,
-    )
+    if member.email_key != before_key:
+        outbox.put(
+            session,
+            kind=Kind.ADDRESS_CHANGED,
+            once_key=f"address_changed:{secrets.token_hex(16)}",
+            now=now,
+            member=member,
+            to_address=before,
+        )
     warning.address_changed(session, settings, now, member.id)
 
 

@@ -49,7 +49,7 @@ from models import (
     insert,
 )
 from models.base import UTCDateTime
-from services import billing, erasure_log, events, outbox, sign_ins
+from services import billing, erasure_log, events, magic_links, outbox, sign_ins
 from services.cases import live_case, lock, lock_members
 from services.decisions import is_billed
 from services.erasure import digests
@@ -126,6 +126,7 @@ def purge(session: Session, settings: Settings, now: datetime, commit: Callable[
     for_writing(session)
     _forget_addresses(session, now)
     sign_ins.forget(session, now)
+    magic_links.forget_addresses(session, now)
     committed = erasure_log.missing(session, settings)
     commit()
     erasure_log.write_down(settings, committed)

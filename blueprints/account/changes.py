@@ -1,14 +1,16 @@
 """What members set for themselves: where our mails go, confirmed at both addresses, and their language."""
 
-from flask import redirect, render_template, request, session, url_for
+from flask import make_response, redirect, render_template, request, session, url_for
 from flask_login import current_user, login_required
 from werkzeug.wrappers import Response
 
+from blueprints import presses
 from blueprints.account.views import blueprint
+from blueprints.language import bare, of_its_mail
 from domain.errors import BadValue
-from domain.lifecycle import MailState
 from domain.links import Purpose
-from models import db, for_writing
+from domain.notices import Kind
+from models import MagicLink, Member, db, for_writing
 from services import magic_links, own_settings, wording
 from services.installation import installed, wake
 
@@ -35,34 +37,36 @@ def change_email() -> str | tuple[str, int]:
 
 
 @blueprint.get("/account/email/<token>")
-def confirm_email(token: str) -> str | tuple[str, int]:
-    link = magic_links.look(db.session(), Purpose.NEW_ADDRESS, token, installed().clock.now())
-    if link is None:
-        return _too_late()
-    return render_template(
-        "account/email_confirm.html", address=link.new_address, proven=link.proven_at is not None, token=token
-    )
+def confirm_email(token: str) -> Response:
+    found = own_settings.asked_about(db.session(), token, installed().clock.now())
+    return _too_late(token) if found is None else _question(*found)
 
 
 @blueprint.post("/account/email/<token>")
-def use_email(token: str) -> str | tuple[str, int]:
+def use_email(token: str) -> Response:
     here = installed()
+    now = here.clock.now()
     for_writing(db.session())
-    confirmed = own_settings.confirm(db.session(), here.settings, token, here.clock.now())
-    if confirmed is None:
-        db.session.rollback()
-        return _too_late()
+    found = own_settings.asked_about(db.session(), token, now)
+    if found is None:
+        return _too_late(token)
+    member, link = found
+    at_present_one = link.proven_at is not None
+    if presses.may_be_a_machines(member, [Kind.OLD_ADDRESS] if at_present_one else ()):
+        return _question(member, link, one_step_left=True)
+    wish = request.form.get("answer") if at_present_one else "yes"
+    if wish not in ("yes", "no"):
+        return _question(member, link, status=400)
+    if wish == "no":
+        own_settings.refuse(db.session(), token, now)
+        template, confirmed = "account/email_refused.html", None
+    else:
+        confirmed = own_settings.confirm(db.session(), here.settings, token, now)
+        template = "account/email_changed.html" if confirmed and confirmed.holds else "account/email_half.html"
+    answer = _in_its_language(member.locale, template, it=confirmed)
     db.session.commit()
     wake()
-    return render_template("account/email_changed.html" if confirmed.holds else "account/email_half.html", it=confirmed)
-
-
-@blueprint.post("/account/email/<token>/not-me")
-def refuse_email(token: str) -> str | tuple[str, int]:
-    for_writing(db.session())
-    refused = own_settings.refuse(db.session(), token, installed().clock.now())
-    db.session.commit()
-    return render_template("account/email_refused.html") if refused else _too_late()
+    return answer
 
 
 @blueprint.get("/account/language")
@@ -87,9 +91,35 @@ def choose_language() -> Response | tuple[str, int]:
 
 def _email_page(wanted: str = "", **what_came_of_it: bool) -> str:
     member = current_user.member
-    asks_both = member.mail_state == MailState.GOOD
+    asks_both = own_settings.asks_both(member)
     return render_template("account/email.html", wanted=wanted, member=member, asks_both=asks_both, **what_came_of_it)
 
 
-def _too_late() -> tuple[str, int]:
-    return render_template("account/email_too_late.html"), 410
+def _question(member: Member, link: MagicLink, *, one_step_left: bool = False, status: int = 200) -> Response:
+    """At the new address whether mail may go there, at the present one whether it is to go there from now on."""
+    return _in_its_language(
+        member.locale,
+        "account/email_confirm.html",
+        status,
+        member=member,
+        address=link.new_address,
+        at_present_one=link.proven_at is not None,
+        asks_both=own_settings.asks_both(member),
+        one_step_left=one_step_left,
+        marker=presses.marker(member) if one_step_left else None,
+    )
+
+
+def _too_late(token: str) -> Response:
+    """A link that changes nothing any more: it was used, its time is over, or nobody knows it."""
+    bare()
+    db.session.rollback()
+    past = magic_links.became(db.session(), Purpose.NEW_ADDRESS, token)
+    return make_response(render_template("account/email_too_late.html", past=past), 410)
+
+
+def _in_its_language(locale: str | None, template: str, status: int = 200, **more: object) -> Response:
+    with wording.in_language(of_its_mail(locale)) as language:
+        response = make_response(render_template(template, **more), status)
+    response.headers["Content-Language"] = language
+    return response

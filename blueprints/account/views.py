@@ -7,9 +7,11 @@ from flask_babel import gettext
 from flask_login import current_user, login_required, logout_user
 from werkzeug.wrappers import Response
 
+from blueprints import presses
 from blueprints.account import devices
 from blueprints.account.export import page, zipped
 from blueprints.account.history import in_words
+from blueprints.language import bare
 from domain.errors import Refused
 from domain.lifecycle import Answer, CaseState, MemberStatus, Through
 from domain.links import Purpose
@@ -114,10 +116,8 @@ def ask_to_erase() -> str:
 
 @blueprint.get("/account/erase/<token>")
 def confirm_erase(token: str) -> str | tuple[str, int]:
-    link = magic_links.look(db.session(), Purpose.ERASE, token, installed().clock.now())
-    if link is None:
-        return _past_erase(token)
-    return render_template("account/erase_confirm.html", member=db.session.get(Member, link.member_id))
+    member = magic_links.holder(db.session(), Purpose.ERASE, token, installed().clock.now())
+    return _past_erase(token) if member is None else render_template("account/erase_confirm.html", member=member)
 
 
 @blueprint.post("/account/erase/<token>")
@@ -125,6 +125,9 @@ def erase_now(token: str) -> str | tuple[str, int]:
     here = installed()
     now = here.clock.now()
     for_writing(db.session())
+    member = magic_links.holder(db.session(), Purpose.ERASE, token, now)
+    if member is not None and presses.may_be_a_machines(member):
+        return render_template("account/erase_confirm.html", member=member, marker=presses.marker(member))
     link = magic_links.consume(db.session(), Purpose.ERASE, token, now)
     if link is None or link.member_id is None:
         return _past_erase(token)
@@ -139,6 +142,7 @@ def erase_now(token: str) -> str | tuple[str, int]:
 
 def _past_erase(token: str) -> tuple[str, int]:
     """A link that erases nothing any more: under way, over unused, or no longer on record, as after the erasure."""
+    bare()
     past = magic_links.became(db.session(), Purpose.ERASE, token)
     if past is not None and past.member is not None and past.member.erase_requested_at is not None:
         return render_template("account/erased.html", erased=False), 410

@@ -8,7 +8,7 @@ from sqlalchemy import ColumnElement
 from werkzeug.wrappers import Response as AnyResponse
 
 from blueprints.checkin import words
-from blueprints.language import bare
+from blueprints.language import bare, of_its_mail
 from domain.errors import Refused
 from domain.lifecycle import Answer, Through
 from models import db, for_writing
@@ -219,9 +219,7 @@ def _page(seen: Standing | None, *, signed_in: bool = False, status: int = 200, 
 
 def _render(seen: Standing, template: str, **more: object) -> Response:
     here = installed()
-    # The page goes on in the language of the mail it was opened from, unless its reader has chosen another.
-    locale = wording.language() if "lang" in session or not seen.member.locale else seen.member.locale
-    with wording.in_language(locale) as language:
+    with wording.in_language(of_its_mail(seen.member.locale)) as language:
         said = words.of_standing(seen, here.settings, here.clock.now())
         token = (request.view_args or {}).get("token")
         facts = words.of_receipt(seen, said, here.settings)

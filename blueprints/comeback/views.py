@@ -3,14 +3,15 @@
 from flask import Blueprint, Response, make_response, redirect, render_template, request, session, url_for
 from flask_login import current_user, login_required
 
+from blueprints import presses
 from blueprints.comeback import quoting
-from blueprints.language import bare
+from blueprints.language import bare, of_its_mail
 from domain.dates import local_day
 from domain.errors import QuoteChanged, Refused
 from domain.lifecycle import MemberStatus, OrderKind
 from domain.links import Purpose
 from models import Member, db, for_writing
-from services import account, check_in, magic_links, returning, scanners, wording
+from services import account, magic_links, returning, wording
 from services.installation import installed, wake
 from services.links import COME_BACK
 from services.returning import Quote
@@ -70,7 +71,7 @@ def _ordered(member: Member, token: str | None) -> Response:
     if request.form.get("order") not in ORDERS:
         return _page(member, changed=True, status=400)
     quoted = quoting.read(request.form)
-    if token is not None and _may_be_a_machine(member):
+    if token is not None and presses.may_be_a_machines(member, COME_BACK):
         return _page(member, one_step_left=True)
     try:
         if quoted is None or quoted.kind != request.form["order"]:
@@ -95,17 +96,6 @@ def _ordered(member: Member, token: str | None) -> Response:
     return _welcome(db.session.get_one(Member, member.id), ordered)
 
 
-def _may_be_a_machine(member: Member) -> bool:
-    """Whether this press has to be made once more: one within a minute of the mail, or by what calls itself a bot."""
-    here = installed()
-    marker = request.form.get("step", "")
-    if check_in.is_second_step(here.settings, marker, member.public_id, 0):
-        return False
-    if scanners.calls_itself_one(request.user_agent.string):
-        return True
-    return scanners.just_mailed(db.session(), here.clock.now(), member_id=member.id, kinds=COME_BACK)
-
-
 def _hello() -> Response:
     """For whoever comes by memory or by a search: what may be waiting here, and the way to it."""
     session["next"] = url_for("comeback.mine").removeprefix(request.root_path)
@@ -128,7 +118,7 @@ def _page(member: Member, *, changed: bool = False, one_step_left: bool = False,
         "comeback/show.html",
         quote=quote,
         fields=quoting.fields(quote),
-        marker=check_in.second_step(here.settings, member.public_id, 0) if one_step_left else None,
+        marker=presses.marker(member) if one_step_left else None,
         library=library,
         declined=declined,
         changed=changed,
@@ -146,9 +136,7 @@ def _welcome(member: Member, ordered: Quote) -> Response:
 
 def _render(member: Member, template: str, **more: object) -> Response:
     zone = installed().settings.zone
-    # The page goes on in the language of the mail it was opened from, unless its reader has chosen another.
-    locale = wording.language() if "lang" in session or not member.locale else member.locale
-    with wording.in_language(locale) as language:
+    with wording.in_language(of_its_mail(member.locale)) as language:
         response = make_response(
             render_template(
                 template,

@@ -273,7 +273,8 @@ _OPEN = select(Campaign.__table__.c.id).where(Campaign.__table__.c.state == Camp
 def retire(session: Session, settings: Settings, now: datetime) -> int:
     """Queued mails that may never go out become obsolete: their case is over, answered, or no longer as found.
 
-    Those of a held campaign wait: they go out when it is released. The mails of an end that was taken back do not.
+    Those of a held campaign wait: they go out when it is released. The mails of an end that was taken back do not, nor
+    does the question whether a new address is right to one that has become another meanwhile.
     """
     still = exists(
         select(Case.id)
@@ -289,6 +290,7 @@ def retire(session: Session, settings: Settings, now: datetime) -> int:
     )
     moved = exists(select(Case.id).where(Case.id == Message.case_id, _day_is_still()))
     ended = exists(select(Member.id).where(Member.id == Message.member_id, _is_over()))
+    theirs = exists(select(Member.id).where(Member.id == Message.member_id, Member.email == Message.to_address))
     return change(
         session,
         update(Message)
@@ -298,6 +300,7 @@ def retire(session: Session, settings: Settings, now: datetime) -> int:
                 and_(Message.kind.in_(NOTICES), ~still),
                 and_(Message.kind == Kind.DEADLINE_MOVED, ~moved),
                 and_(Message.kind.in_(sorted(links.COME_BACK)), ~ended),
+                and_(Message.kind == Kind.OLD_ADDRESS, ~theirs),
             ),
         )
         .values(state=MessageState.OBSOLETE),
@@ -325,7 +328,7 @@ def _may_go(exempt_plans: tuple[str, ...]) -> ColumnElement[bool]:
         ),
     )
     may_go = or_(
-        Message.kind.not_in([*STOP_WITH_THEIR_ROUND, *links.CHECK_IN, *links.COME_BACK]),
+        Message.kind.not_in([*STOP_WITH_THEIR_ROUND, *links.CHECK_IN, *links.COME_BACK, Kind.OLD_ADDRESS]),
         and_(
             Message.kind.not_in(STOP_WITH_THEIR_ROUND),
             Message.to_address == Member.email,

@@ -82,7 +82,9 @@ def cast(session: Session, settings: Settings, **facts: str) -> Cast:
         assert member.email is not None
         tokens[begin] = magic_links.mint(session, purpose, member.id, member.email, LATER + timedelta(days=99), NOW)
     session.execute(
-        update(MagicLink).where(MagicLink.purpose == Purpose.NEW_ADDRESS).values(new_address="mia@new.example")
+        update(MagicLink)
+        .where(MagicLink.purpose == Purpose.NEW_ADDRESS)
+        .values(new_address="mia@new.example", proven_at=NOW)
     )
     session.commit()
     return Cast(asked, lapsed, case, tokens, ended.public_id)

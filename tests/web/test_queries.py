@@ -5,17 +5,19 @@ from contextlib import contextmanager
 
 import pytest
 from flask import Flask
-from sqlalchemy import event
+from sqlalchemy import event, update
 from sqlalchemy.orm import Session
 
 from domain.links import Purpose
-from models import Member, db
+from models import MagicLink, Member, db
 from services import magic_links
 from settings import Settings
 from tests import factories
 from tests.conftest import NOW
 from tests.services.support import opened
 from tests.web.browser import Browser
+
+BEHIND_LINKS = {"/sign-in": Purpose.SIGN_IN, "/account/erase": Purpose.ERASE, "/account/email": Purpose.NEW_ADDRESS}
 
 
 @contextmanager
@@ -100,6 +102,30 @@ def test_who_has_gone_costs_two_queries(app: Flask, browser: Browser, session: S
     for path in ("/come-back", "/account"):
         assert cost(app, browser, path) == 2
         assert "Title 2" in browser.page.text
+
+
+@pytest.mark.parametrize(("begin", "purpose"), sorted(BEHIND_LINKS.items()))
+@pytest.mark.parametrize("known", [True, False], ids=["known", "unknown"])
+def test_a_page_behind_a_link_costs_no_more(
+    app: Flask,
+    browser: Browser,
+    session: Session,
+    settings: Settings,
+    member: Member,
+    begin: str,
+    purpose: Purpose,
+    known: bool,
+) -> None:
+    browser.sign_in_as(member)
+    assert member.email is not None
+    token = magic_links.mint(session, purpose, member.id, member.email, NOW.replace(year=2027), NOW)
+    session.execute(update(MagicLink).values(new_address="new@example.org"))
+    session.commit()
+    path = f"{begin}/{token if known else 'none'}"
+    assert cost(app, browser, path) <= 2
+    opened(session, settings, NOW)
+    session.commit()
+    assert cost(app, browser, path) <= 3
 
 
 @pytest.mark.parametrize("path", ["/programme", "/sign-in", "/end-membership"])
