@@ -81,6 +81,8 @@ class Case(Base):
 
     warned_at: Mapped[datetime | None]
     warned_to: Mapped[str | None] = mapped_column(String(320))
+    told_it_continues: Mapped[bool | None]
+    """Whether the warning said that silence ends nothing: with ON_SILENCE=keep, or where only a store can end it."""
     deadline_at: Mapped[datetime | None]
 
     state: Mapped[str] = mapped_column(String(12), server_default=CaseState.OPEN)

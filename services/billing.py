@@ -75,6 +75,17 @@ def supersede_untried_stop(session: Session, member_id: int, now: datetime) -> b
     return bool(superseded)
 
 
+def was_stopped(session: Session, case_id: int) -> bool:
+    """Whether the provider may have heard of a stop of this case."""
+    stop = select(BillingOrder.id).where(
+        BillingOrder.case_id == case_id,
+        BillingOrder.kind == OrderKind.STOP,
+        BillingOrder.state != OrderState.SUPERSEDED,
+        BillingOrder.attempts > 0,
+    )
+    return session.scalar(stop.limit(1)) is not None
+
+
 def unconfirmed(kind: OrderKind, member: Any = Member) -> ColumnElement[bool]:
     """Whether an order of this kind is not on record as done: then nothing may say that it is."""
     return exists(

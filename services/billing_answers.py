@@ -126,6 +126,8 @@ def record(session: Session, claimed: Claimed, outcome: BillingReceipt | Billing
         outbox.put_to_operators(session, Kind.NEEDS_ATTENTION, f"needs_attention:billing:{now:%Y-%m-%d}", now)
     if not (code == "billing_delayed" and claimed.attempts > 1):
         events.record(session, code, now, detail=claimed.kind, member_id=claimed.member_id, case_id=claimed.case_id)
+    if code == "payment_declined":
+        returning.reverse_what_was_refuted(session, claimed.member_id, now)
     return True
 
 

@@ -273,7 +273,8 @@ def queue_warnings(
             Case.closed_at.is_(None),
             Case.answer.is_(None),
             Case.warned_at.is_(None),
-            Case.address == Message.to_address,
+            # One to an earlier address carries a link that opens nothing, also where that address is the present again.
+            Message.once_key == outbox.case_key(Kind.WARNING, Case.address_generation),
             *which,
         )
     )

@@ -5,12 +5,14 @@ still be acted on.
 """
 
 import secrets
+from datetime import datetime
 from typing import Any
 
-from sqlalchemy import ColumnElement, Select, and_, case, func, literal_column, select
+from sqlalchemy import ColumnElement, Select, and_, case, func, literal_column, or_, select
 from sqlalchemy.orm import Session
 
-from domain.lifecycle import Answer, CaseState, MailState
+from domain import dates
+from domain.lifecycle import Answer, CampaignState, CaseState, MailState
 from models import Case, Member
 from models.member import paying_and_not_exempt
 from services.selection import not_exempt_plan
@@ -41,7 +43,15 @@ def facts_hold_but(exempt_plans: tuple[str, ...]) -> ColumnElement[bool]:
 def why_not(settings: Settings) -> ColumnElement[str | None]:
     """How a live, silent case ends whose facts no longer hold; null where they do, or where only the address is new."""
     return case(
-        (Member.last_sign_of_life_at > Case.found_sign_of_life_at, CaseState.RETURNED),
+        # A day of joining that is corrected is no sign of life.
+        (
+            or_(
+                Member.last_used_at > Case.found_sign_of_life_at,
+                Member.last_kept_at > Case.found_sign_of_life_at,
+                Member.returned_at > Case.found_sign_of_life_at,
+            ),
+            CaseState.RETURNED,
+        ),
         (Member.operator_exempt_reason.is_not(None), CaseState.EXEMPTED),
         (Member.exempt_reason.is_not(None), CaseState.EXEMPTED),
         (~not_exempt_plan(settings.exempt_plans), CaseState.EXEMPTED),
@@ -51,6 +61,21 @@ def why_not(settings: Settings) -> ColumnElement[str | None]:
         (Member.mail_state != MailState.GOOD, CaseState.UNREACHABLE),
         else_=None,
     )
+
+
+CAN_STILL_END = (CaseState.WITHDRAWN, CaseState.UNREACHABLE, CaseState.EXEMPTED, CaseState.RETURNED)
+"""Ends after which the membership runs on: a member may still end it by this case's page until its deadline."""
+
+
+def honoured_at(case: Case, campaign_state: str | None, settings: Settings, now: datetime) -> datetime:
+    """When an end of one's own that is asked for now comes: on the day that a notice has named, if that still counts,
+    else at this month's end. The day of a round that is held is acted on no more once it is past."""
+    named = case.warned_at is not None and case.state not in CAN_STILL_END
+    held = campaign_state == CampaignState.HELD
+    past = case.deadline_at is not None and case.deadline_at <= now
+    if case.deadline_at is None or not named or (held and past):
+        return dates.next_month_end(now, settings.zone)
+    return case.deadline_at
 
 
 ANSWERED = {Answer.KEEP: CaseState.KEPT.value, Answer.LAPSE: "lapsing"}

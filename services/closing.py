@@ -21,7 +21,7 @@ from datetime import datetime
 from time import monotonic
 from typing import Any
 
-from sqlalchemy import ColumnElement, and_, exists, func, literal, or_, select, text, update
+from sqlalchemy import ColumnElement, and_, exists, false, func, literal, or_, select, text, update
 from sqlalchemy import case as when
 from sqlalchemy.orm import Session
 
@@ -214,9 +214,10 @@ def _close_window(
     ours = and_(here, Case.batch == batch)
 
     lapses = _lapse(session, settings, deadline, paid_through, due, _ended_by_own_wish())
-    if may_end_silence and settings.on_silence == "lapse":
-        lapses += _lapse(session, settings, deadline, paid_through, due, _ended_by_silence(settings, deadline))
-    if may_end_silence and settings.on_silence == "keep":
+    if may_end_silence:
+        if settings.on_silence == "lapse":
+            ended = and_(_ended_by_silence(settings, deadline), ~_told_it_continues())
+            lapses += _lapse(session, settings, deadline, paid_through, due, ended)
         _keep_the_silent(session, settings, deadline, due, now)
     done.lapsed += lapses
     if lapses:
@@ -278,6 +279,10 @@ def _ended_by_silence(settings: Settings, deadline: datetime) -> ColumnElement[b
     )
 
 
+def _told_it_continues() -> ColumnElement[bool]:
+    return func.coalesce(Case.told_it_continues, false())
+
+
 def _lapse(
     session: Session,
     settings: Settings,
@@ -334,8 +339,13 @@ def keep_until_in_sql(
 def _keep_the_silent(
     session: Session, settings: Settings, deadline: datetime, due: ColumnElement[bool], now: datetime
 ) -> None:
-    """ON_SILENCE=keep: the programme asks only. Silence counts as a keep, or everybody would be asked every month."""
+    """ON_SILENCE=keep: the programme asks only. Silence counts as a keep, or everybody would be asked every month.
+
+    So it does, whatever the setting is by now, of whoever was told that it ends nothing, and can be ended here.
+    """
     silent = and_(due, _ended_by_silence(settings, deadline))
+    if settings.on_silence == "lapse":
+        silent = and_(silent, _told_it_continues(), Member.billed_by.is_(None))
     batch = new_batch()
     change(
         session,

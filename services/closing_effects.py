@@ -7,9 +7,10 @@ from datetime import datetime
 from typing import Any
 
 from sqlalchemy import ColumnElement, String, and_, cast, exists, false, func, literal, or_, select, update
+from sqlalchemy import case as when
 from sqlalchemy.orm import Session
 
-from domain.lifecycle import CaseState, MemberStatus, OrderKind
+from domain.lifecycle import CaseState, MemberStatus, OrderKind, OrderState
 from domain.notices import Kind
 from domain.policy import SubscriptionStatus
 from models import BillingOrder, Case, Member, change, insert
@@ -21,7 +22,11 @@ def what_follows(session: Session, ours: ColumnElement[bool], now: datetime) -> 
     """Stop orders, mails and events of the cases this window closed."""
     stop = (
         select(
-            literal("stop:") + Case.public_id + ":" + cast(Case.generation, String),
+            # The stop that went with an answer, and was struck out since, has the shorter key.
+            when((Case.answer.is_(None), "stop:"), else_="stop:end:")
+            + Case.public_id
+            + ":"
+            + cast(Case.generation, String),
             Member.id,
             Case.id,
             literal(OrderKind.STOP.value),
@@ -68,6 +73,9 @@ def what_follows(session: Session, ours: ColumnElement[bool], now: datetime) -> 
         ours,
         Case.state == CaseState.RETURNED,
         Case.warned_at.is_not(None),
+        # Who has left since is not told that the membership continues.
+        Member.status == MemberStatus.ACTIVE,
+        Member.subscription_status != SubscriptionStatus.ENDED,
     )
     campaigns.tell_nothing_ends(
         session,
@@ -128,7 +136,13 @@ def _is_billed() -> ColumnElement[bool]:
 
 
 def _has_a_stop() -> ColumnElement[bool]:
-    return exists(select(BillingOrder.id).where(BillingOrder.case_id == Case.id, BillingOrder.kind == OrderKind.STOP))
+    return exists(
+        select(BillingOrder.id).where(
+            BillingOrder.case_id == Case.id,
+            BillingOrder.kind == OrderKind.STOP,
+            BillingOrder.state != OrderState.SUPERSEDED,
+        )
+    )
 
 
 def _instant(value: datetime) -> ColumnElement[Any]:

@@ -19,9 +19,6 @@ from models import Case, Event, Member, insert
 from services import billing, cases, events, outbox, warning
 from settings import Settings
 
-CAN_STILL_END = (CaseState.WITHDRAWN, CaseState.UNREACHABLE, CaseState.EXEMPTED, CaseState.RETURNED)
-"""Ends after which the membership runs on: a member may still end it by this case's page until its deadline."""
-
 
 def answer(
     session: Session,
@@ -43,6 +40,8 @@ def answer(
     case = session.get_one(Case, case_id, populate_existing=True, with_for_update={"key_share": True})
     if member is None or member.status != MemberStatus.ACTIVE:
         raise Refused("The membership is no longer active.")
+    campaign_state = None if case.campaign is None else case.campaign.state
+    honoured_at = cases.honoured_at(case, campaign_state, settings, now)
     if case.closed_at is not None:
         if wish == Answer.KEEP and case.state != CaseState.LAPSED:
             return case
@@ -67,9 +66,10 @@ def answer(
     else:
         if changed:
             member.last_kept_at = case.kept_before_at
-        if case.warned_at is None:
-            # Nobody has named a later day to this member: an end of one's own is honoured at this month's end.
-            case.deadline_at = dates.next_month_end(now, settings.zone)
+        if member.last_kept_at is not None and member.last_kept_at > now:
+            # Dated by a clock that was ahead: what is said now comes after it.
+            member.last_kept_at = now
+        case.deadline_at = honoured_at
     session.flush()
 
     if wish == Answer.LAPSE:
@@ -213,6 +213,10 @@ def exempt(session: Session, member_id: int, reason: str | None, now: datetime) 
 
 def take_back_stop(session: Session, member: Member, case: Case, now: datetime) -> None:
     """A stop that the provider has not heard of is struck out; one that it may have heard of is undone."""
+    if member.subscription_status == SubscriptionStatus.ENDED and billing.was_stopped(session, case.id):
+        # A file called it ended because of our stop: by our order it runs again.
+        member.subscription_status = SubscriptionStatus.ACTIVE
+        session.flush()
     if is_billed(member) and not billing.supersede_untried_stop(session, member.id, now):
         billing.order(
             session,
@@ -235,7 +239,7 @@ def _reopen(session: Session, settings: Settings, case: Case, now: datetime) -> 
     """A case that ended with the membership running on takes an end of the member's own until its deadline."""
     over = case.deadline_at is not None and case.deadline_at <= now
     other = session.scalar(select(exists().where(Case.member_id == case.member_id, Case.closed_at.is_(None))))
-    if case.state not in CAN_STILL_END or over or other:
+    if case.state not in cases.CAN_STILL_END or over or other:
         raise Refused("This round is over; sign in to see what holds now and to change it.")
     case.state = CaseState.OPEN
     case.closed_at = None

@@ -18,8 +18,7 @@ from domain.lifecycle import Answer, CampaignState, CaseState, MemberStatus, Ord
 from domain.money import Money, known
 from models import Campaign, Case, Member
 from services.billing import rest_of, unconfirmed
-from services.cases import why_not
-from services.decisions import CAN_STILL_END
+from services.cases import CAN_STILL_END, honoured_at, why_not
 from settings import Settings
 
 
@@ -224,7 +223,7 @@ def _standing(row: Row[Any], settings: Settings, now: datetime) -> Standing:
     named = case.warned_at is not None or case.answer is not None
     until = case.closed_at or now
     sign = case.found_sign_of_life_at or until
-    outlook = _outlook(case, member, settings, now)
+    outlook = _outlook(case, member, row.campaign_state, settings, now)
     rest = member.paid_through is not None and member.paid_through > outlook.ends_at
     will_go_back = member.status == MemberStatus.ACTIVE and rest and _gives_back(member, settings)
     months = dates.months_between(dates.local_day(sign, settings.zone), dates.local_day(until, settings.zone))
@@ -290,15 +289,13 @@ def _deadline(case: Case, settings: Settings, now: datetime) -> datetime:
     return max(first, case.deadline_at or first)
 
 
-def _outlook(case: Case, member: Member, settings: Settings, now: datetime) -> Outlook:
+def _outlook(case: Case, member: Member, campaign_state: str | None, settings: Settings, now: datetime) -> Outlook:
     zone = settings.zone
     if member.status == MemberStatus.LAPSED and member.lapsed_at and member.access_ends_at and member.keep_until:
         # The database holds these three to be there: a lapse promises them.
         ends_at, access_ends_at, keep_until = member.lapsed_at, member.access_ends_at, member.keep_until
     else:
-        # An own end before any warning has named a day is honoured at this month's end, see decisions.answer.
-        named = case.warned_at is not None or case.answer == Answer.LAPSE
-        ends_at = case.deadline_at if named and case.deadline_at else dates.next_month_end(now, zone)
+        ends_at = (case.answer == Answer.LAPSE and case.deadline_at) or honoured_at(case, campaign_state, settings, now)
         access_ends_at = dates.access_ends(ends_at, member.paid_through, refunded=_gives_back(member, settings))
         keep_until = dates.keep_until(access_ends_at, settings.keep_months, zone)
     quiet = settings.never_used_months if member.last_used_at is None else settings.stopped_using_months

@@ -143,13 +143,6 @@ def reverse_for_use(session: Session, settings: Settings, uses: Any, now: dateti
     An explicit end is not undone by use; whoever uses the service after it gets a mail that offers keep.
     """
     used = uses.subquery() if not hasattr(uses, "c") else uses
-    in_time = exists(
-        select(literal(1)).where(
-            used.c.member_id == Case.member_id,
-            used.c.used_at > Case.found_sign_of_life_at,
-            used.c.used_at < Case.closed_at,
-        )
-    )
     after_own_end = exists(
         select(literal(1)).where(used.c.member_id == Case.member_id, used.c.used_at > Case.answered_at)
     )
@@ -166,21 +159,48 @@ def reverse_for_use(session: Session, settings: Settings, uses: Any, now: dateti
         after_own_end,
         deadline=Case.deadline_at,
     )
-    return _reverse(session, in_time, CaseState.RETURNED, Kind.RETURNED, now)
+    return _reverse(session, _used_in_time(used), CaseState.RETURNED, Kind.RETURNED, now)
+
+
+def _used_in_time(used: Any) -> ColumnElement[bool]:
+    return exists(
+        select(literal(1)).where(
+            used.c.member_id == Case.member_id,
+            used.c.used_at > Case.found_sign_of_life_at,
+            used.c.used_at < Case.closed_at,
+        )
+    )
 
 
 def reverse_for_bounce(session: Session, settings: Settings, member: Member, address: str, now: datetime) -> int:
     """A warning that turns out not to have arrived: the silent lapse it led to is reversed for fourteen days."""
+    which = and_(Case.member_id == member.id, _warned_in_vain(now), Case.warned_to == address)
+    return _reverse(session, which, CaseState.UNREACHABLE, None, now)
+
+
+def reverse_what_was_refuted(session: Session, member_id: int, now: datetime) -> None:
+    """An end that holds again, for the return was not paid for, may have been refuted while it did not hold."""
+    of_member = select(Member.id.label("member_id"), Member.last_used_at.label("used_at")).where(Member.id == member_id)
+    this = Case.member_id == member_id
+    taken_back = _reverse(
+        session, and_(this, _used_in_time(of_member.subquery())), CaseState.RETURNED, Kind.RETURNED, now
+    ) or _reverse(session, and_(this, _warned_in_vain(now)), CaseState.UNREACHABLE, None, now)
+    if taken_back:
+        # That the end holds again was told by a mail of no case.
+        _take_back_mails(session, Message.member_id == member_id)
+
+
+def _warned_in_vain(now: datetime) -> ColumnElement[bool]:
     bounced = exists(
         select(Message.id).where(
             Message.case_id == Case.id,
             Message.kind == Kind.WARNING,
-            Message.to_address == address,
+            # An earlier address that was replaced in time has not warned this member in vain.
+            Message.to_address == Case.warned_to,
             Message.state == "bounced",
         )
     )
-    which = and_(Case.member_id == member.id, Case.closed_at > now - BOUNCE_REVERSES, bounced)
-    return _reverse(session, which, CaseState.UNREACHABLE, None, now)
+    return and_(Case.closed_at > now - BOUNCE_REVERSES, bounced)
 
 
 def returned_elsewhere(session: Session, settings: Settings, now: datetime) -> int:

@@ -20,6 +20,7 @@ UNASKED: dict[str, Any] = {
     "generation": Case.generation + 1,
     "warned_at": None,
     "warned_to": None,
+    "told_it_continues": None,
     # Whoever reads the new notice has declined nothing.
     "reminders_declined_at": None,
 }

@@ -11,7 +11,7 @@ from functools import lru_cache
 from json import dumps
 from typing import Any
 
-from sqlalchemy import bindparam, case, func, literal, select, update
+from sqlalchemy import Boolean, bindparam, case, func, literal, select, update
 from sqlalchemy.orm import Session
 
 from domain import dates
@@ -100,12 +100,14 @@ class _Statements:
                 message.id.in_(these),
                 message.case_id == case_.id,
                 message.to_address == case_.address,
+                message.once_key == outbox.case_key(Kind.WARNING, Case.address_generation),
                 case_.closed_at.is_(None),
                 case_.warned_at.is_(None),
             )
             .values(
                 warned_at=now,
                 warned_to=case_.address,
+                told_it_continues=bindparam("continues", type_=Boolean()),
                 # Somebody who has answered meanwhile was told another day.
                 deadline_at=case((case_.answer.is_(None), deadline), else_=func.coalesce(case_.deadline_at, deadline)),
             )
@@ -167,7 +169,7 @@ def _not_accepted(session: Session, settings: Settings, claimed: Claimed, result
 
 def _warned(session: Session, settings: Settings, claimed: list[Claimed], now: datetime) -> None:
     """The server has accepted the warnings: from now on, and only from now on, these members are warned."""
-    by_deadline: dict[datetime, list[Claimed]] = defaultdict(list)
+    alike: dict[tuple[datetime, bool], list[Claimed]] = defaultdict(list)
     for one in claimed:
         assert one.deadline_at is not None
         too_late = now >= dates.warned_by(one.deadline_at, settings.min_notice_days, settings.zone)
@@ -175,10 +177,10 @@ def _warned(session: Session, settings: Settings, claimed: list[Claimed], now: d
         deadline = (
             dates.month_end_with_notice(now, settings.min_notice_days, settings.zone) if too_late else one.deadline_at
         )
-        by_deadline[deadline].append(one)
-    for deadline, group in by_deadline.items():
+        alike[deadline, settings.on_silence == "keep" or one.member.billed_by is not None].append(one)
+    for (deadline, continues), group in alike.items():
         connection = session.connection()
-        values = {"these": dumps([one.id for one in group]), "now": now, "deadline": deadline}
+        values = {"these": dumps([one.id for one in group]), "now": now, "deadline": deadline, "continues": continues}
         warned = set(connection.execute(_statements(connection.dialect.name).warned, values).scalars())
         for one in group:
             if one.case.id not in warned or deadline != one.deadline_at:
