@@ -5,7 +5,7 @@ Claimed and asked for in billing_asking.py, their answers written down in billin
 settling.py; what waits for an operator is in billing_desk.py.
 """
 
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Any
 
 from sqlalchemy import ColumnElement, exists, select, update
@@ -17,6 +17,10 @@ from services import events
 
 UNSETTLED = (*UNFINISHED_ORDERS, OrderState.FAILED)
 """Not on record as done: what such an order was to change may or may not hold at the provider."""
+
+
+TAKES_A_DAY = timedelta(days=1)
+"""So long a stop may take where it is not known until when had been paid."""
 
 
 def order(

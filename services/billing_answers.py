@@ -30,8 +30,6 @@ from models import BillingOrder, MagicLink, Member, Message, change, insert
 from services import billing, events, outbox, returning
 from services.billing_asking import CLAIMED, LEASE, PATIENCE, Claimed
 
-TAKES_A_DAY = timedelta(days=1)
-
 FIRST_BACKOFF = timedelta(minutes=1)
 
 LONGEST_BACKOFF = timedelta(hours=6)
@@ -287,7 +285,7 @@ def refund_if_late(
     renewed = paid is not None and (
         ended_at <= paid < now or (member.access_ends_at is not None and paid > member.access_ends_at)
     )
-    if renewed or now - ended_at > TAKES_A_DAY:
+    if renewed or now - ended_at > billing.TAKES_A_DAY:
         billing.order(
             session,
             kind=OrderKind.REFUND,

@@ -226,7 +226,7 @@ def _close_window(
     closed += _close_otherwise(session, settings, due, batch, now)
     done.otherwise += closed
     if lapses or closed:
-        closing_effects.what_follows(session, ours, now)
+        closing_effects.what_follows(session, ours, deadline, now)
     if lapses and settings.refund == "pro_rata":
         closing_effects.give_back_the_rest(session, ours, now)
     if may_end_silence:

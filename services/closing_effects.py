@@ -16,9 +16,10 @@ from domain.policy import SubscriptionStatus
 from models import BillingOrder, Case, Member, change, insert
 from models.base import UTCDateTime
 from services import campaigns, events, outbox
+from services.billing import TAKES_A_DAY
 
 
-def what_follows(session: Session, ours: ColumnElement[bool], now: datetime) -> None:
+def what_follows(session: Session, ours: ColumnElement[bool], deadline: datetime, now: datetime) -> None:
     """Stop orders, mails and events of the cases this window closed."""
     stop = (
         select(
@@ -47,6 +48,7 @@ def what_follows(session: Session, ours: ColumnElement[bool], now: datetime) -> 
         .from_select(columns, stop, include_defaults=False)
         .on_conflict_do_nothing(index_elements=["key"]),
     )
+    _give_back_what_came_before_its_stop(session, ours, deadline, now)
     outbox.put_for_cases(
         session,
         Kind.LAPSED,
@@ -85,6 +87,51 @@ def what_follows(session: Session, ours: ColumnElement[bool], now: datetime) -> 
         Member.status == MemberStatus.ACTIVE,
     )
     events.record_all(session, events.of_cases("case_closed", Case.state, now).where(ours))
+
+
+def _give_back_what_came_before_its_stop(
+    session: Session, ours: ColumnElement[bool], deadline: datetime, now: datetime
+) -> None:
+    """A stop that went with an answer, and is done, may have come after a period had begun for which nothing was owed:
+    where a month end is late, and the answer came after its day. For other stops see billing_answers.refund_if_late.
+    """
+    late = or_(
+        and_(Member.paid_through == Member.access_ends_at, BillingOrder.done_at > Member.access_ends_at),
+        and_(Member.access_ends_at == deadline, BillingOrder.done_at > deadline + TAKES_A_DAY),
+    )
+    refund = (
+        select(
+            literal("refund:") + BillingOrder.key,
+            Member.id,
+            Case.id,
+            literal(OrderKind.REFUND.value),
+            BillingOrder.billing_ref,
+            Member.access_ends_at,
+            Member.paid_through,
+            _instant(now),
+            _instant(now),
+        )
+        .select_from(Case)
+        .join(Member, Member.id == Case.member_id)
+        .join(BillingOrder, BillingOrder.case_id == Case.id)
+        .where(
+            ours,
+            Case.state == CaseState.LAPSED,
+            Case.answer.is_not(None),
+            BillingOrder.kind == OrderKind.STOP,
+            BillingOrder.state == OrderState.DONE,
+            late,
+            # A rest that goes back anyway has it.
+            ~_has_a_rest(),
+        )
+    )
+    columns = ["key", "member_id", "case_id", "kind", "billing_ref", "since", "paid_through", "created_at", "due_at"]
+    change(
+        session,
+        insert(session, BillingOrder)
+        .from_select(columns, refund, include_defaults=False)
+        .on_conflict_do_nothing(index_elements=["key"]),
+    )
 
 
 def give_back_the_rest(session: Session, ours: ColumnElement[bool], now: datetime) -> None:

@@ -172,9 +172,9 @@ def _used_in_time(used: Any) -> ColumnElement[bool]:
     )
 
 
-def reverse_for_bounce(session: Session, settings: Settings, member: Member, address: str, now: datetime) -> int:
+def reverse_for_bounce(session: Session, member: Member, now: datetime) -> int:
     """A warning that turns out not to have arrived: the silent lapse it led to is reversed for fourteen days."""
-    which = and_(Case.member_id == member.id, _warned_in_vain(now), Case.warned_to == address)
+    which = and_(Case.member_id == member.id, _warned_in_vain(now))
     return _reverse(session, which, CaseState.UNREACHABLE, None, now)
 
 

@@ -163,7 +163,7 @@ def address_is_dead(
 
     A bounce of an earlier address says nothing about the present one (scenario 13).
     """
-    returning.reverse_for_bounce(session, settings, member, address, now)
+    returning.reverse_for_bounce(session, member, now)
     if member.email != address:
         return
     member.mail_state = why

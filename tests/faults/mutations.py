@@ -263,6 +263,58 @@ MUTATIONS = [
         "tests/services/test_magic_links.py::test_of_two_who_consume_at_once_one_gets_it",
     ),
     Mutation(
+        "Silence ends also what it was told to keep",
+        "services/closing.py",
+        "and_(_ended_by_silence(settings, deadline), ~_told_it_continues())",
+        "_ended_by_silence(settings, deadline)",
+        "tests/services/test_month_end_truths.py::test_who_was_told_that_silence_keeps_does_not_lapse_by_it",
+    ),
+    Mutation(
+        "A warning with a link that opens nothing counts",
+        "services/mail/recording.py",
+        "                message.once_key == outbox.case_key(Kind.WARNING, Case.address_generation),\n",
+        "",
+        "tests/services/test_month_end_truths.py::test_the_last_day_that_a_warning_names_is_the_one_that_holds",
+    ),
+    Mutation(
+        "A declined return brings back an end that was refuted",
+        "services/billing_answers.py",
+        "        returning.reverse_what_was_refuted(session, claimed.member_id, now)\n",
+        "        pass\n",
+        "tests/services/test_month_end_truths.py::"
+        "test_a_return_that_is_not_paid_for_does_not_bring_back_an_end_that_should_never_have_been",
+    ),
+    Mutation(
+        "A bounce of an address that was replaced reverses an end",
+        "services/returning.py",
+        "            Message.to_address == Case.warned_to,\n",
+        "",
+        "tests/services/test_month_end_truths.py::"
+        "test_scenario_13_a_late_bounce_of_an_address_that_was_replaced_in_time_reverses_nothing",
+    ),
+    Mutation(
+        "A stop that was struck out counts as one",
+        "services/closing_effects.py",
+        "            BillingOrder.state != OrderState.SUPERSEDED,\n",
+        "",
+        "tests/services/test_month_end_truths.py::"
+        "test_an_own_end_is_stopped_though_a_store_was_said_to_bill_it_for_a_while",
+    ),
+    Mutation(
+        "A change of address holds without the present address",
+        "services/own_settings.py",
+        "if link.proven_at is None and another and asks_both(member):",
+        "if False:",
+        "tests/services/test_own_settings.py::test_nothing_changes_before_the_links_at_both_addresses_are_used",
+    ),
+    Mutation(
+        "That was not me signs nobody out",
+        "services/own_settings.py",
+        "    sign_ins.end_all(session, member.id)\n",
+        "",
+        "tests/services/test_own_settings.py::test_whoever_did_not_ask_for_it_says_so_and_everybody_is_signed_out",
+    ),
+    Mutation(
         "Who is asked to end waits for as long as a server is silent",
         "jobs/scheduler.py",
         "worker.join(max(0.0, until - monotonic()))",

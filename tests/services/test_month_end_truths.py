@@ -437,3 +437,30 @@ def test_who_has_paid_for_fifty_years_stops_no_month_end(session: Session, setti
     session.commit()
     opened(session, settings, NOW)
     assert close(session, settings, JULY_1).lapsed == 2
+
+
+@pytest.mark.parametrize("asked_for", [False, True], ids=["silent", "own wish"])
+def test_scenario_20_a_charge_while_close_was_down_goes_back(
+    session: Session, settings: Settings, asked_for: bool
+) -> None:
+    member = factories.dormant(session, paid_through=MONTH_END)
+    session.commit()
+    opened(session, settings, NOW)
+    if asked_for:
+        answer(session, settings, member, Answer.LAPSE, at("2026-07-02 09:00"))
+        settled(session, at("2026-07-02 09:01"))
+    close(session, settings, at("2026-07-03 09:00"))
+    settled(session, at("2026-07-03 09:01"))
+    session.refresh(member)
+    assert (member.status, member.lapsed_at) == ("lapsed", MONTH_END)
+    assert orders_of(session, member) == [("stop", "done"), ("refund", "done")]
+
+
+def test_an_own_end_in_time_gives_nothing_back(session: Session, settings: Settings) -> None:
+    member = factories.dormant(session, paid_through=MONTH_END)
+    session.commit()
+    opened(session, settings, NOW)
+    answer(session, settings, member, Answer.LAPSE, at("2026-06-29 09:00"))
+    settled(session, at("2026-06-29 09:01"))
+    close(session, settings, at("2026-07-03 09:00"))
+    assert orders_of(session, member) == [("stop", "done")]
