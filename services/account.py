@@ -27,7 +27,7 @@ SHOWN_TITLES = 500
 ROOM = 14_000
 BESIDE_A_TITLE = 10
 """Bytes that all titles of a page may take, each with what stands around it: no page is heavier than 60 kB."""
-HISTORY = 100
+HISTORY = 50
 
 
 @dataclass(frozen=True, slots=True)

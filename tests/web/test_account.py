@@ -11,14 +11,30 @@ from sqlalchemy.orm import Session
 
 from blueprints.account.history import SENT
 from domain.notices import TO_OPERATORS, Kind
-from models import BillingOrder, Case, Event, MagicLink, Member, Message, db
+from models import (
+    BillingOrder,
+    Case,
+    Event,
+    ListItem,
+    MagicLink,
+    Member,
+    Message,
+    Profile,
+    SavedList,
+    SignIn,
+    db,
+)  # fmt: skip
 from services import events
+from settings import ROOT
 from tests import factories
+from tests.conftest import NOW
 from tests.doubles import FrozenClock
 from tests.factories import at
 from tests.services.support import accept_mails, opened
 from tests.web.browser import SITE, Browser, Page
 from tests.web.test_auth import mailed
+
+EVERY_PAGE_LOADS = ("dormouse.css", "dormouse.svg", "vendor/simple-2.3.7.min.css")
 
 
 def here(browser: Browser, session: Session, member: Member, path: str = "/account") -> str:
@@ -406,3 +422,46 @@ def test_every_signed_in_page_is_in_one_language(
         assert browser.page.language == browser.response.headers["Content-Language"] == language
         assert browser.page.h1 == headings[language]
     assert session.scalar(select(func.count()).select_from(Event)) == 0
+
+
+@pytest.mark.parametrize("path", ["/account", "/come-back"])
+def test_a_page_with_all_there_can_be_weighs_less_than_60_kb(
+    app: Flask, session: Session, browser: Browser, path: str
+) -> None:
+    """Long lists, much that happened, many devices, and the notice above; with the files that every page loads."""
+    member = factories.dormant(
+        session, name="Wolfeschlegelsteinhausenbergerdorff", plan="Familien-Jahresmitgliedschaft"
+    )
+    for profile_number in range(3):
+        profile = Profile(
+            member_id=member.id, position=profile_number, name=f"Profile {profile_number}", settings={"subtitles": "de"}
+        )
+        session.add(profile)
+        session.flush()
+        for place, name in enumerate(("Favourites", "Seen", "To watch")):
+            saved = SavedList(member_id=member.id, profile_id=profile.id, position=place, kind="x", name=name)
+            session.add(saved)
+            session.flush()
+            session.add_all(
+                ListItem(
+                    member_id=member.id, list_id=saved.id, position=n, ref=f"r{n}", title=f"The Long Way Home & {n}"
+                )
+                for n in range(400)
+            )
+    session.add_all(Event(at=NOW, code="email_change_refused", member_id=member.id) for _ in range(150))
+    session.add_all(SignIn(member_id=member.id, device="android_phone", at=NOW) for _ in range(31))
+    session.commit()
+    if path == "/account":
+        opened(session, app.extensions["dormouse"].settings, NOW)
+    else:
+        ended = {"lapsed_at": NOW, "access_ends_at": NOW, "keep_until": NOW.replace(year=2027), "status": "lapsed"}
+        session.execute(update(Member).values(**ended))
+    session.commit()
+    session.refresh(member)
+    browser.sign_in_as(member)
+    session.commit()
+    browser.open(path)
+    assert ("membership-notice" in browser.page.ids) == (path == "/account")
+    assert "The Long Way Home & 4" in browser.page.text
+    files = sum((ROOT / "static" / name).stat().st_size for name in EVERY_PAGE_LOADS)
+    assert len(browser.response.data) + files < 60_000, len(browser.response.data)
