@@ -27,7 +27,7 @@ from sqlalchemy.orm import Session
 
 from domain import dates
 from domain.errors import QuoteChanged, Refused
-from domain.lifecycle import Answer, CaseState, MemberStatus, MessageState, OrderKind, OrderState
+from domain.lifecycle import Answer, CaseState, MailState, MemberStatus, MessageState, OrderKind, OrderState
 from domain.notices import Kind
 from domain.policy import SubscriptionStatus
 from models import BillingOrder, Case, Member, Message, change, insert
@@ -159,7 +159,7 @@ def reverse_for_use(session: Session, settings: Settings, uses: Any, now: dateti
         after_own_end,
         deadline=Case.deadline_at,
     )
-    return _reverse(session, _used_in_time(used), CaseState.RETURNED, Kind.RETURNED, now)
+    return _reverse(session, _used_in_time(used), CaseState.RETURNED, now)
 
 
 def _used_in_time(used: Any) -> ColumnElement[bool]:
@@ -174,17 +174,17 @@ def _used_in_time(used: Any) -> ColumnElement[bool]:
 
 def reverse_for_bounce(session: Session, member: Member, now: datetime) -> int:
     """A warning that turns out not to have arrived: the silent lapse it led to is reversed for fourteen days."""
-    which = and_(Case.member_id == member.id, _warned_in_vain(now))
-    return _reverse(session, which, CaseState.UNREACHABLE, None, now)
+    return _reverse(session, and_(Case.member_id == member.id, _warned_in_vain(now)), CaseState.UNREACHABLE, now)
 
 
 def reverse_what_was_refuted(session: Session, member_id: int, now: datetime) -> None:
     """An end that holds again, for the return was not paid for, may have been refuted while it did not hold."""
     of_member = select(Member.id.label("member_id"), Member.last_used_at.label("used_at")).where(Member.id == member_id)
     this = Case.member_id == member_id
-    taken_back = _reverse(
-        session, and_(this, _used_in_time(of_member.subquery())), CaseState.RETURNED, Kind.RETURNED, now
-    ) or _reverse(session, and_(this, _warned_in_vain(now)), CaseState.UNREACHABLE, None, now)
+    used = _used_in_time(of_member.subquery())
+    taken_back = _reverse(session, and_(this, used), CaseState.RETURNED, now) or _reverse(
+        session, and_(this, _warned_in_vain(now)), CaseState.UNREACHABLE, now
+    )
     if taken_back:
         # That the end holds again was told by a mail of no case.
         _take_back_mails(session, Message.member_id == member_id)
@@ -325,7 +325,7 @@ def _runs_again() -> ColumnElement[str]:
     )
 
 
-def _reverse(session: Session, which: Any, becomes: CaseState, mail: Kind | None, now: datetime) -> int:
+def _reverse(session: Session, which: Any, becomes: CaseState, now: datetime) -> int:
     """Take silent lapses back: members active, cases as they should have ended, stops struck out or undone, a mail."""
     lapsed = and_(
         Case.state == CaseState.LAPSED,
@@ -349,8 +349,19 @@ def _reverse(session: Session, which: Any, becomes: CaseState, mail: Kind | None
     whose = BillingOrder.member_id.in_(select(Case.member_id).where(ours))
     _take_back_stops(session, and_(whose, BillingOrder.case_id.in_(select(Case.id).where(ours))), now, done_too=True)
     _take_back_mails(session, Message.case_id.in_(select(Case.id).where(ours)))
-    if mail is not None:
-        outbox.put_for_cases(session, mail, outbox.case_key(mail, Case.generation), now, ours)
+    if becomes == CaseState.RETURNED:
+        outbox.put_for_cases(session, Kind.RETURNED, outbox.case_key(Kind.RETURNED, Case.generation), now, ours)
+    else:
+        # Whose address is another by now, and takes mail, hears of it there.
+        outbox.put_for_cases(
+            session,
+            Kind.WITHDRAWN,
+            outbox.case_key(Kind.WITHDRAWN, Case.generation),
+            now,
+            ours,
+            Member.email != Case.warned_to,
+            Member.mail_state == MailState.GOOD,
+        )
     events.record_all(session, events.of_cases("lapse_reversed", literal(becomes.value), now).where(ours))
     return reversed_
 

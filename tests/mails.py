@@ -75,6 +75,7 @@ VARIANTS = {
     "lapsed-paid-for-a-year": Variant(Kind.LAPSED, ANNUAL),
     "lapsed-by-own-wish": Variant(Kind.LAPSED, {"answered_at": datetime(2026, 5, 20, 9, tzinfo=UTC)}),
     "returned-after-the-end": Variant(Kind.RETURNED, {"undone": True}),
+    "withdrawn-after-the-end": Variant(Kind.WITHDRAWN, {"undone": True}),
     "needs_attention-unreachable": Variant(Kind.NEEDS_ATTENTION, {"hold_reason": None, "case_state": "unreachable"}),
     "needs_attention-not-mine": Variant(Kind.NEEDS_ATTENTION, {"hold_reason": None, "not_mine": True}),
     "needs_attention-of-another-kind": Variant(Kind.NEEDS_ATTENTION, {"hold_reason": None}),

@@ -464,3 +464,22 @@ def test_an_own_end_in_time_gives_nothing_back(session: Session, settings: Setti
     settled(session, at("2026-06-29 09:01"))
     close(session, settings, at("2026-07-03 09:00"))
     assert orders_of(session, member) == [("stop", "done")]
+
+
+def test_whose_end_is_reversed_for_a_bounce_hears_of_it_at_the_address_that_is_good(
+    session: Session, settings: Settings
+) -> None:
+    member = factories.dormant(session, email="old@example.org")
+    session.commit()
+    opened(session, settings, NOW)
+    warned = session.scalar(select(Message.id).where(Message.kind == "warning"))
+    close(session, settings, JULY_1)
+    moved_to(session, settings, member, "new@example.org", JULY_1)
+    settled(session, JULY_1)
+    assert accept_mails(session, settings, JULY_1) == [Kind.LAPSED]
+    bounces.bounced(session, settings, warned or 0, at("2026-07-02"))
+    session.commit()
+    settled(session, at("2026-07-02"))
+    session.refresh(member)
+    assert (member.status, member.mail_state) == ("active", "good")
+    assert accept_mails(session, settings, at("2026-07-02 01:00")) == [Kind.WITHDRAWN]
