@@ -274,9 +274,9 @@ def told_elsewhere(session: Session, member_id: int, billed_by: str, now: dateti
 
 
 def learn_what_was_paid(session: Session, settings: Settings, incoming: Table) -> int:
-    """Of lapsed members until when they had paid was not on record: where a file says it now, for the first time, and
-    it reaches no further than one period after the end, that was a payment before the end and no return. They have
-    access until then, and everything is saved accordingly. Before the file's values are taken over; how many.
+    """Of lapsed members it was not on record that they had paid until the end: where a file says now that they had, and
+    for less than one period after it, that was a payment before the end and no return. They have access until then, and
+    everything is saved accordingly. Before the file's values are taken over; how many.
 
     ``incoming`` has external_id and paid_through.
     """
@@ -284,7 +284,7 @@ def learn_what_was_paid(session: Session, settings: Settings, incoming: Table) -
     unknown = and_(
         Member.external_id == incoming.c.external_id,
         Member.status == MemberStatus.LAPSED,
-        Member.paid_through.is_(None),
+        or_(Member.paid_through.is_(None), Member.paid_through < Member.lapsed_at),
         incoming.c.paid_through > Member.access_ends_at,
     )
     learned = 0

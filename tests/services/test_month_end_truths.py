@@ -483,3 +483,32 @@ def test_whose_end_is_reversed_for_a_bounce_hears_of_it_at_the_address_that_is_g
     session.refresh(member)
     assert (member.status, member.mail_state) == ("active", "good")
     assert accept_mails(session, settings, at("2026-07-02 01:00")) == [Kind.WITHDRAWN]
+
+
+@pytest.mark.parametrize("on_record", [None, "2026-06-14 22:00"])
+def test_a_file_that_tells_late_of_a_charge_before_the_end_is_no_return(
+    session: Session, settings: Settings, tmp_path: Any, on_record: str | None
+) -> None:
+    """Files once a month: the charge of 15 June is in the one of 2 July."""
+    member = factories.dormant(session, paid_through=None if on_record is None else at(on_record))
+    session.commit()
+    opened(session, settings, NOW)
+    close(session, settings, JULY_1)
+    settled(session, JULY_1)
+    row = f"{member.external_id},{member.email},2025-01-15,2026-07-15"
+    imported(session, settings, tmp_path, "external_id,email,joined_at,paid_through", row, at("2026-07-02 06:00"))
+    assert (member.status, member.access_ends_at) == ("lapsed", at("2026-07-14 22:00"))
+
+
+def test_scenario_35_who_pays_anew_after_the_end_has_returned(
+    session: Session, settings: Settings, tmp_path: Any
+) -> None:
+    """A period that begins after the end reaches further than one from it."""
+    member = factories.dormant(session, paid_through=at("2026-06-14 22:00"))
+    session.commit()
+    opened(session, settings, NOW)
+    close(session, settings, JULY_1)
+    settled(session, JULY_1)
+    row = f"{member.external_id},{member.email},2025-01-15,2026-08-02"
+    imported(session, settings, tmp_path, "external_id,email,joined_at,paid_through", row, at("2026-07-02 06:00"))
+    assert member.status == "active"
