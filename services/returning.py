@@ -207,8 +207,21 @@ def returned_elsewhere(session: Session, settings: Settings, now: datetime) -> i
     """A lapsed member for whom more has been paid since has come back at the service itself: active, not purged.
 
     Not so who is said to have paid for the very time that was given back: with the end, or because its charge came
-    before the stop was on record.
+    before the stop was on record. And not who has asked for the end while its stop is on the way: what is charged until
+    it arrives is what the member wanted to be spared, and goes back when it does.
     """
+    stop_on_its_way = exists(
+        select(Case.id)
+        .join(BillingOrder, BillingOrder.case_id == Case.id)
+        .where(
+            Case.member_id == Member.id,
+            Case.state == CaseState.LAPSED,
+            Case.answer == Answer.LAPSE,
+            Case.deadline_at == Member.lapsed_at,
+            BillingOrder.kind == OrderKind.STOP,
+            BillingOrder.state.in_(billing.UNSETTLED),
+        )
+    )
     given_back = exists(
         select(BillingOrder.id).where(
             BillingOrder.member_id == Member.id,
@@ -219,7 +232,9 @@ def returned_elsewhere(session: Session, settings: Settings, now: datetime) -> i
     )
     # A literal: the partial index over the lapsed knows them then.
     lapsed = Member.status == literal_column("'lapsed'")
-    paid_again = select(Member.id).where(lapsed, Member.paid_through > Member.access_ends_at, ~given_back)
+    paid_again = select(Member.id).where(
+        lapsed, Member.paid_through > Member.access_ends_at, ~given_back, ~stop_on_its_way
+    )
     # Found once, and locked as they are: who pays while this runs is another file's, or another word's.
     returned = session.scalars(paid_again.order_by(Member.id).with_for_update(key_share=True)).all()
     if not returned:

@@ -9,7 +9,7 @@ from flask import Flask
 from sqlalchemy import literal, select, update
 from sqlalchemy.orm import Session
 
-from domain.errors import BillingElsewhere, BillingRefused, Refused
+from domain.errors import BillingElsewhere, BillingRefused, BillingTemporary, Refused
 from domain.lifecycle import Answer, Through
 from domain.notices import Kind
 from domain.ports import BillingReceipt
@@ -512,3 +512,24 @@ def test_scenario_35_who_pays_anew_after_the_end_has_returned(
     row = f"{member.external_id},{member.email},2025-01-15,2026-08-02"
     imported(session, settings, tmp_path, "external_id,email,joined_at,paid_through", row, at("2026-07-02 06:00"))
     assert member.status == "active"
+
+
+@pytest.mark.parametrize("tried", [False, True])
+def test_a_charge_that_the_waiting_stop_did_not_prevent_does_not_undo_an_own_end(
+    session: Session, settings: Settings, tmp_path: Any, tried: bool
+) -> None:
+    """And it goes back once the stop has arrived."""
+    member = factories.dormant(session, paid_through=MONTH_END)
+    session.commit()
+    opened(session, settings, NOW)
+    answer(session, settings, member, Answer.LAPSE, at("2026-06-29"))
+    if tried:
+        [claimed] = billing_asking.claim(session, at("2026-06-29"), 10)
+        billing_answers.record(session, claimed, BillingTemporary("502"), at("2026-06-29"))
+        session.commit()
+    close(session, settings, JULY_1)
+    row = f"{member.external_id},{member.email},2025-01-15,2026-08-01"
+    imported(session, settings, tmp_path, "external_id,email,joined_at,paid_through", row, at("2026-07-02 06:00"))
+    assert member.status == "lapsed"
+    settled(session, at("2026-07-02 12:00"))
+    assert orders_of(session, member) == [("stop", "done"), ("refund", "done")]
