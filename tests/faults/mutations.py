@@ -117,7 +117,7 @@ MUTATIONS = [
     Mutation(
         "Use before the lapse that is told later reverses nothing",
         "services/returning.py",
-        "    return _reverse(session, in_time, CaseState.RETURNED, Kind.RETURNED, now)\n",
+        "    return _reverse(session, _used_in_time(used), CaseState.RETURNED, now)\n",
         "    return 0\n",
         "tests/services/test_scenarios.py::test_scenario_19_use_on_the_last_day_reported_after_close_reverses",
     ),
