@@ -533,3 +533,14 @@ def test_a_charge_that_the_waiting_stop_did_not_prevent_does_not_undo_an_own_end
     assert member.status == "lapsed"
     settled(session, at("2026-07-02 12:00"))
     assert orders_of(session, member) == [("stop", "done"), ("refund", "done")]
+
+
+def test_whom_a_store_has_come_to_bill_after_the_warning_does_not_lapse(session: Session, settings: Settings) -> None:
+    member = factories.dormant(session)
+    session.commit()
+    opened(session, settings, NOW)
+    session.execute(update(Member).values(billed_by="app_store"))
+    session.commit()
+    close(session, settings, JULY_1)
+    session.refresh(member)
+    assert (member.status, case_of(session, member).state) == ("active", "told")
