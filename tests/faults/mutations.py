@@ -225,7 +225,7 @@ MUTATIONS = [
         "services/closing.py",
         "            Member.billed_by.is_(None),\n            due,\n",
         "            due,\n",
-        "tests/services/test_billed_elsewhere.py::test_silence_ends_nothing_that_a_store_bills",
+        "tests/services/test_month_end_truths.py::test_whom_a_store_has_come_to_bill_after_the_warning_does_not_lapse",
     ),
     Mutation(
         "The rest of a paid period goes back again under another key",
