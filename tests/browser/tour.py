@@ -201,7 +201,7 @@ class Tour:
         yield "account-email-half"
         self.open(people.link(Purpose.NEW_ADDRESS, people.members["to-decline"], proven=True))
         yield "account-email-second-link"
-        self.press("button[formaction]")
+        self.press("button[value=no]")
         yield "account-email-refused"
         self.open(people.link(Purpose.NEW_ADDRESS, people.using, proven=True))
         self.press()
