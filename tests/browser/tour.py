@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 
 from flask import Flask
-from playwright.sync_api import BrowserContext, Page
+from playwright.sync_api import BrowserContext, Page, Response
 
 from domain.links import Purpose
 from models import Member
@@ -26,12 +26,14 @@ class Tour:
         self.context, self.app, self.people, self.site, self.language = context, app, people, site, language
         self.page: Page = context.new_page()
         self.status = 0
+        self.sent = ""
+        """The page as the server sent it: what the browser shows is already mended."""
         self.leave()
 
     def leave(self) -> None:
         """A visitor anew, in the language of the tour."""
         self.context.clear_cookies()
-        self.page.goto(f"{self.site}/programme?lang={self.language}")
+        self.open(f"/programme?lang={self.language}")
 
     def enter(self, member: Member) -> None:
         self.people.session.refresh(member)
@@ -46,9 +48,7 @@ class Tour:
         self.context.add_cookies([{"name": "dormouse", "value": cookie.value, "url": self.site}])
 
     def open(self, path: str) -> None:
-        answer = self.page.goto(self.site + path)
-        assert answer is not None
-        self.status = answer.status
+        self._come_by(self.page.goto(self.site + path))
 
     def press(self, selector: str = "main form button", **filled: str) -> None:
         for name, value in filled.items():
@@ -57,9 +57,12 @@ class Tour:
         self.page.locator("main form").first.evaluate("form => { form.noValidate = true }")
         with self.page.expect_navigation() as done:
             self.page.locator(selector).first.click()
-        answer = done.value
+        self._come_by(done.value)
+
+    def _come_by(self, answer: Response | None) -> None:
+        """Behind redirects it is the last answer, that of the page one gets to see."""
         assert answer is not None
-        self.status = answer.status
+        self.status, self.sent = answer.status, answer.text()
 
     def stops(self) -> Iterator[str]:
         """The name of each place, once the page is there."""
