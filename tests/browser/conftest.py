@@ -3,7 +3,7 @@
 import os
 import shutil
 from collections.abc import Callable, Iterator
-from contextlib import closing
+from contextlib import closing, contextmanager
 from threading import Thread
 from wsgiref.types import StartResponse, WSGIApplication, WSGIEnvironment
 
@@ -98,13 +98,9 @@ def session(app: Flask) -> Iterator[Session]:
         yield session
 
 
-@pytest.fixture
-def context(chromium: Browser, site: str, request: pytest.FixtureRequest) -> Iterator[BrowserContext]:
-    """A visitor, with scripts switched off where the fixture is parametrised with False.
-
-    No page may fetch anything from elsewhere or do what its policy forbids, whatever the test looks at.
-    """
-    context = chromium.new_context(viewport=WIDE, locale="en-GB", java_script_enabled=getattr(request, "param", True))
+@contextmanager
+def watched(context: BrowserContext, site: str) -> Iterator[BrowserContext]:
+    """No page may fetch anything from elsewhere or do what its policy forbids, whatever the test looks at."""
     elsewhere: list[str] = []
     complaints: list[str] = []
     context.set_default_timeout(60_000)
@@ -115,6 +111,15 @@ def context(chromium: Browser, site: str, request: pytest.FixtureRequest) -> Ite
     context.close()
     assert elsewhere == []
     assert complaints == []
+
+
+@pytest.fixture
+def context(chromium: Browser, site: str, request: pytest.FixtureRequest) -> Iterator[BrowserContext]:
+    """A visitor, with scripts switched off where the fixture is parametrised with False."""
+    scripts = getattr(request, "param", True)
+    visitor = chromium.new_context(viewport=WIDE, locale="en-GB", java_script_enabled=scripts)
+    with watched(visitor, site) as context:
+        yield context
 
 
 @pytest.fixture

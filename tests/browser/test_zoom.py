@@ -10,6 +10,7 @@ from flask import Flask
 from playwright.sync_api import Browser, BrowserContext, Page
 from sqlalchemy.orm import Session
 
+from tests.browser.conftest import watched
 from tests.browser.people import LATER, People
 from tests.browser.test_every_page import OVERFLOW
 from tests.browser.tour import Tour, failing_pages
@@ -39,9 +40,9 @@ def app(app: Flask) -> Flask:
 
 @pytest.fixture
 def context(chromium: Browser, site: str) -> Iterator[BrowserContext]:
-    context = chromium.new_context(viewport=ZOOMED, device_scale_factor=4, reduced_motion="reduce")  # type: ignore[arg-type]
-    yield context
-    context.close()
+    zoomed = chromium.new_context(viewport=ZOOMED, device_scale_factor=4, reduced_motion="reduce")  # type: ignore[arg-type]
+    with watched(zoomed, site) as context:
+        yield context
 
 
 def walked(page: Page) -> tuple[set[str], list[str]]:
