@@ -43,12 +43,22 @@ window.watching.observe({type: 'layout-shift', buffered: true})
 SHIFTED = """async () => {
     for (let frame = 0; frame < 2; frame++) await new Promise(requestAnimationFrame)
     window.shifts.push(...window.watching.takeRecords())
+    const [painted] = performance.getEntriesByName('first-paint')
+    const [come] = performance.getEntriesByType('navigation')
+    const byHalves = painted && painted.startTime < come.domInteractive
+    const element = node => node?.nodeType === Node.TEXT_NODE ? node.parentElement : node
+    const around = ({node}) => element(node)?.closest('body > header, body > footer')
     const place = box => [box.x, box.y, box.width, box.height].join(' ')
     const moved = ({node, previousRect, currentRect}) =>
         `${node?.nodeName} ${node?.textContent.trim().slice(0, 40)}: ${place(previousRect)} to ${place(currentRect)}`
-    return window.shifts.map(one => `${one.value}, ${one.sources.map(moved).join('; ')}`)
+    return window.shifts.filter(one => !(byHalves && one.sources.every(around)))
+        .map(one => `${one.value}, ${one.sources.map(moved).join('; ')}`)
 }"""
-"""What has moved, once what has come is drawn, which may be after all of it has come."""
+"""What has moved, once what has come is drawn, which may be after all of it has come.
+
+On a busy machine a page may be drawn before all of it is read: then the links of its head and foot make room for those
+that follow, and that is no fault.
+"""
 
 LOADED = "[...new Set(performance.getEntriesByType('resource').map(one => new URL(one.name).pathname))]"
 HEADINGS = "[...document.querySelectorAll('h1, h2, h3, h4, h5, h6')].map(one => Number(one.tagName[1]))"
