@@ -23,7 +23,7 @@ FOLDER = ROOT / "docs" / "pictures" / "mails"
 WIDTHS = (600, 320)
 SCHEMES: tuple[Literal["light", "dark"], ...] = ("light", "dark")
 
-SCALE, QUALITY, GAP = 0.65, 0.4, 16
+SCALE, QUALITY, GAP = 0.6, 0.33, 16
 
 # Chromium takes pictures as PNG; a canvas of it writes WebP, which is a quarter of that.
 SHEET = """
