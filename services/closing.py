@@ -213,7 +213,7 @@ def _close_window(
     # The batch alone would say which; the window is what an index finds them by.
     ours = and_(here, Case.batch == batch)
 
-    lapses = _lapse(session, settings, deadline, paid_through, due, _ended_by_own_wish())
+    lapses = own_wishes = _lapse(session, settings, deadline, paid_through, due, _ended_by_own_wish())
     if may_end_silence:
         if settings.on_silence == "lapse":
             ended = and_(_ended_by_silence(settings, deadline), ~_told_it_continues())
@@ -226,7 +226,9 @@ def _close_window(
     closed += _close_otherwise(session, settings, due, batch, now)
     done.otherwise += closed
     if lapses or closed:
-        closing_effects.what_follows(session, ours, deadline, now)
+        closing_effects.what_follows(session, ours, now)
+    if own_wishes:
+        closing_effects.give_back_what_came_before_its_stop(session, ours, deadline, now)
     if lapses and settings.refund == "pro_rata":
         closing_effects.give_back_the_rest(session, ours, now)
     if may_end_silence:
@@ -347,7 +349,7 @@ def _keep_the_silent(
     if settings.on_silence == "lapse":
         silent = and_(silent, _told_it_continues(), Member.billed_by.is_(None))
     batch = new_batch()
-    change(
+    kept = change(
         session,
         update(Case)
         .where(Case.member_id == Member.id, silent)
@@ -359,6 +361,8 @@ def _keep_the_silent(
             batch=batch,
         ),
     )
+    if not kept:
+        return
     change(
         session, update(Member).where(Member.id == Case.member_id, due, Case.batch == batch).values(last_kept_at=now)
     )

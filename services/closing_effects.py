@@ -19,7 +19,7 @@ from services import campaigns, events, outbox
 from services.billing import TAKES_A_DAY
 
 
-def what_follows(session: Session, ours: ColumnElement[bool], deadline: datetime, now: datetime) -> None:
+def what_follows(session: Session, ours: ColumnElement[bool], now: datetime) -> None:
     """Stop orders, mails and events of the cases this window closed."""
     stop = (
         select(
@@ -48,7 +48,6 @@ def what_follows(session: Session, ours: ColumnElement[bool], deadline: datetime
         .from_select(columns, stop, include_defaults=False)
         .on_conflict_do_nothing(index_elements=["key"]),
     )
-    _give_back_what_came_before_its_stop(session, ours, deadline, now)
     outbox.put_for_cases(
         session,
         Kind.LAPSED,
@@ -89,7 +88,7 @@ def what_follows(session: Session, ours: ColumnElement[bool], deadline: datetime
     events.record_all(session, events.of_cases("case_closed", Case.state, now).where(ours))
 
 
-def _give_back_what_came_before_its_stop(
+def give_back_what_came_before_its_stop(
     session: Session, ours: ColumnElement[bool], deadline: datetime, now: datetime
 ) -> None:
     """A stop that went with an answer, and is done, may have come after a period had begun for which nothing was owed:
