@@ -57,13 +57,17 @@ def use_email(token: str) -> Response:
     wish = request.form.get("answer") if at_present_one else "yes"
     if wish not in ("yes", "no"):
         return _question(member, link, status=400)
+    locale = member.locale
     if wish == "no":
-        own_settings.refuse(db.session(), token, now)
-        template, confirmed = "account/email_refused.html", None
+        refused = own_settings.refuse(db.session(), token, now)
+        answer = _in_its_language(locale, "account/email_refused.html") if refused else None
     else:
-        confirmed = own_settings.confirm(db.session(), here.settings, token, now)
-        template = "account/email_changed.html" if confirmed and confirmed.holds else "account/email_half.html"
-    answer = _in_its_language(member.locale, template, it=confirmed)
+        came = own_settings.confirm(db.session(), here.settings, token, now)
+        template = "account/email_changed.html" if came is not None and came.holds else "account/email_half.html"
+        answer = _in_its_language(locale, template, it=came) if came is not None else None
+    if answer is None:
+        # Somebody else has pressed in the same moment, and was first.
+        return _too_late(token)
     db.session.commit()
     wake()
     return answer

@@ -1,11 +1,14 @@
 """The pages where members set their address and their language."""
 
+from datetime import datetime
+
 import pytest
 from flask import Flask
 from sqlalchemy import update
 from sqlalchemy.orm import Session
 
 from models import Member, Message, for_writing
+from services import own_settings
 from services.mail import dispatch
 from tests import factories
 from tests.doubles import FrozenClock
@@ -273,3 +276,36 @@ def test_a_link_that_is_none_says_where_to_get_one(browser: Browser) -> None:
     assert browser.response.status_code == 410
     assert browser.page.h1 == "This link cannot be used"
     assert "/account" in browser.page.links
+
+
+@pytest.mark.parametrize(("first", "then"), [("no", "yes"), ("yes", "no"), ("yes", "yes")])
+def test_of_two_presses_at_once_the_second_is_told_that_the_link_has_been_used(
+    session: Session,
+    clock: FrozenClock,
+    another_browser: Browser,
+    mia: Member,
+    second: str,
+    monkeypatch: pytest.MonkeyPatch,
+    first: str,
+    then: str,
+) -> None:
+    """Both have found the link good before either has the member's row."""
+    look = own_settings.asked_about
+    token = second.rpartition("/")[2]
+    beforehand = iter([True])
+
+    def looked_at(session: Session, token: str, now: datetime) -> object:
+        found = look(session, token, now)
+        if next(beforehand, False):
+            if first == "yes":
+                own_settings.confirm(session, installation.settings, token, now)
+            else:
+                own_settings.refuse(session, token, now)
+        return found
+
+    installation = another_browser.app.extensions["dormouse"]
+    monkeypatch.setattr(own_settings, "asked_about", looked_at)
+    sent = {**form_token(another_browser), "answer": then}
+    clock.tick(minutes=2)
+    another_browser.open(f"/account/email/{token}", "POST", data=sent)
+    assert another_browser.response.status_code == 410
