@@ -78,6 +78,12 @@ def honoured_at(case: Case, campaign_state: str | None, settings: Settings, now:
     return case.deadline_at
 
 
+def ends_by_silence(settings: Settings, billed_by: str | None, told_it_continues: bool | None = None) -> bool:
+    """Whether no answer ends the membership. It does not where only a store can, and not for whoever was told, by the
+    notice that counts, that it does not: see closing._keep_the_silent."""
+    return settings.on_silence == "lapse" and billed_by is None and not told_it_continues
+
+
 ANSWERED = {Answer.KEEP: CaseState.KEPT.value, Answer.LAPSE: "lapsing"}
 """How a live case stands once it is answered; nobody has closed it yet."""
 

@@ -18,7 +18,7 @@ from domain.lifecycle import Answer, CampaignState, CaseState, MemberStatus, Ord
 from domain.money import Money, known
 from models import Campaign, Case, Member
 from services.billing import rest_of, unconfirmed
-from services.cases import CAN_STILL_END, honoured_at, why_not
+from services.cases import CAN_STILL_END, ends_by_silence, honoured_at, why_not
 from settings import Settings
 
 
@@ -233,7 +233,7 @@ def _standing(row: Row[Any], settings: Settings, now: datetime) -> Standing:
         member=member,
         facts=Found(case.found_joined_at, case.found_last_used_at, case.found_sign_of_life_at, max(0, months)),
         deadline=_deadline(case, settings, now),
-        ends_by_silence=settings.on_silence == "lapse" and member.billed_by is None,
+        ends_by_silence=ends_by_silence(settings, member.billed_by, case.told_it_continues),
         overdue=case.closed_at is None and named and over,
         answers=_answers(case, state, over),
         outlook=outlook,

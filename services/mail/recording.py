@@ -21,7 +21,7 @@ from domain.ports import MailResult
 from models import Case, Member, Message, change
 from models.base import Listed, UTCDateTime
 from services import events, outbox
-from services.cases import locking
+from services.cases import ends_by_silence, locking
 from services.mail.bounces import address_is_dead
 from services.mail.dispatch import Claimed
 from settings import Settings
@@ -177,7 +177,7 @@ def _warned(session: Session, settings: Settings, claimed: list[Claimed], now: d
         deadline = (
             dates.month_end_with_notice(now, settings.min_notice_days, settings.zone) if too_late else one.deadline_at
         )
-        alike[deadline, settings.on_silence == "keep" or one.member.billed_by is not None].append(one)
+        alike[deadline, not ends_by_silence(settings, one.member.billed_by)].append(one)
     for (deadline, continues), group in alike.items():
         connection = session.connection()
         values = {"these": dumps([one.id for one in group]), "now": now, "deadline": deadline, "continues": continues}

@@ -14,6 +14,7 @@ from domain.links import LIFETIME, Purpose
 from domain.money import Money, known
 from domain.notices import TO_OPERATORS, VETO_DAYS, Kind
 from services import wording
+from services.cases import ends_by_silence
 from services.mail.dispatch import NO_CAMPAIGN, NO_CASE, NOBODY, Claimed
 from services.wording import gettext
 from settings import Settings
@@ -78,6 +79,8 @@ class Facts:
     paid: Money | None = None
     """What the provider has charged since the sign of life, where it tells, and as of when."""
     paid_as_of: datetime | None = None
+    told_it_continues: bool | None = None
+    """What the notice that counts has said silence comes to; None before there is one."""
 
     @classmethod
     def of(cls, claimed: Claimed) -> Self:
@@ -128,6 +131,7 @@ class Facts:
             claimed.refunded,
             known(case.paid_minor, case.paid_currency),
             case.paid_asked_at,
+            case.told_it_continues,
         )
 
 
@@ -161,7 +165,7 @@ def _for_members(settings: Settings, kind: Kind, facts: Facts, now: datetime) ->
         "name": None if kind == Kind.NEW_ADDRESS else greeting_name(facts.name),
         "membership": membership,
         "membership_line": " · ".join(f"{label}: {value}" for label, value in membership) or None,
-        "ends_by_silence": settings.on_silence == "lapse" and facts.billed_by is None,
+        "ends_by_silence": ends_by_silence(settings, facts.billed_by, facts.told_it_continues),
         **_elsewhere(settings, facts),
         "price": wording.price(facts.price_minor, facts.currency, facts.interval) if priced else None,
         "warned": worded(wording.short_date, facts.warned_at),

@@ -26,7 +26,8 @@ from services import (
     warning,
 )
 from services.importing import import_members
-from services.mail import bounces, dispatch, recording
+from services.mail import bounces, dispatch, letters, recording
+from services.mail.words import Facts
 from settings import Settings
 from tests import factories
 from tests.conftest import NOW
@@ -75,8 +76,18 @@ def test_who_was_told_that_silence_keeps_does_not_lapse_by_it(make_app: Callable
     ends = make_app(on_silence="lapse")
     with ends.app_context():
         session, settings = db.session(), ends.extensions["dormouse"].settings
+        seen = notice.standing(session, settings, notice.LIVE, NOW, member_id=member_id)
+        assert seen is not None
+        assert not seen.ends_by_silence, "the page says what holds"
+        factories.live_feed(session, at("2026-06-24 08:00"))
+        warning.remind(session, settings, at("2026-06-24 08:00"))
+        [reminder] = dispatch.claim(session, settings, at("2026-06-24 08:00"), 10)
+        said = letters.compose(settings, reminder, Facts.of(reminder), at("2026-06-24 08:00")).text
+        assert "If we hear nothing from you, your membership ends" not in " ".join(said.split())
+        session.rollback()
         close(session, settings, JULY_1)
         assert session.get_one(Member, member_id).status == "active"
+        assert case_of(session, session.get_one(Member, member_id)).state == "kept"
 
 
 def test_who_was_told_that_only_a_store_can_end_it_does_not_lapse_by_silence(
