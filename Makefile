@@ -30,9 +30,12 @@ tests: $(DEV) $(BROWSER) ## The tests alone; ARGS="tests/domain -x" runs some of
 	@CHROMIUM="$$(cat $(BROWSER))" $(BIN)/python -m pytest -q -n $(WORKERS) --dist worksteal $(ARGS)
 
 FIGURES := $(VENV)/faults
+# What takes longest begins first, and each process gets its next test when it is free: else one is at work long after
+# the others.
 faults: $(DEV) ## Kill, stop and race everything in the long form, and add up what was seen
 	@rm -f $(FIGURES); DORMOUSE_FAULTS=long DORMOUSE_FAULTS_FIGURES=$(FIGURES) \
-		$(BIN)/python -m pytest -q -n $(WORKERS) --dist worksteal tests/faults $(ARGS)
+		$(BIN)/python -m pytest -q -n $(WORKERS) --dist load --maxschedchunk 1 \
+		tests/faults/test_fuzz.py tests/faults/test_kill.py tests/faults $(ARGS)
 	@DORMOUSE_FAULTS_FIGURES=$(FIGURES) $(BIN)/python -m tests.faults.figures
 
 mutate: $(DEV) ## Break the code on purpose, one thing at a time, and see the tests notice; ARGS="lease" does some

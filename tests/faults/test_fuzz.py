@@ -123,7 +123,7 @@ def run(app: Flask, *words: str) -> int:
     return result.exit_code
 
 
-@tries(8, 3000)
+@tries(8, 1000)
 @given(content=st.one_of(table(header), st.binary(max_size=200)))
 def test_any_file_of_members_is_taken_or_refused_in_words(
     app: Flask, session: Session, tmp_path: Path, content: bytes
@@ -209,7 +209,7 @@ def answered(browser: Browser, path: str, method: str = "GET", **sent: object) -
     response.close()
 
 
-@tries(12, 5000)
+@tries(12, 2000)
 @given(token=segment, cut=st.integers(0, 200), flip=st.integers(0, 200), sent=fields)
 def test_any_token_gets_a_page_and_changes_nothing(
     app: Flask, session: Session, people: Cast, token: str, cut: int, flip: int, sent: dict[str, str]
@@ -229,7 +229,7 @@ def test_any_token_gets_a_page_and_changes_nothing(
     assert contents(session) == before
 
 
-@tries(8, 3000)
+@tries(8, 1000)
 @given(query=fields, signed_in=st.booleans())
 def test_any_query_on_any_page_is_answered_and_changes_nothing(
     app: Flask, session: Session, people: Cast, query: dict[str, str], signed_in: bool
@@ -244,7 +244,7 @@ def test_any_query_on_any_page_is_answered_and_changes_nothing(
     assert contents(session) == before
 
 
-@tries(8, 3000)
+@tries(8, 1000)
 @given(sent=fields, signed_in=st.booleans())
 def test_any_form_with_a_good_token_is_answered(
     app: Flask, session: Session, people: Cast, sent: dict[str, str], signed_in: bool
@@ -267,7 +267,7 @@ def test_any_form_with_a_good_token_is_answered(
     assert after["member_case"] == before["member_case"]
 
 
-@tries(8, 2000)
+@tries(8, 1000)
 @given(
     body=st.binary(max_size=300),
     kind=st.sampled_from(
