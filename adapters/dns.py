@@ -1,12 +1,13 @@
 """The domain name system, by dnspython, with the name servers of this machine unless others are given."""
 
 from collections.abc import Sequence
-
-import dns.exception
-import dns.resolver
-from dns.rdata import Rdata
+from typing import TYPE_CHECKING
 
 from domain.errors import DnsAway
+
+if TYPE_CHECKING:
+    from dns.rdata import Rdata
+    from dns.resolver import Resolver
 
 LIFETIME_SECONDS = 4.0
 """For one question, over all name servers and tries."""
@@ -29,7 +30,11 @@ class SystemDns:
     def addresses(self, name: str) -> list[str]:
         return [one.to_text() for kind in ("A", "AAAA") for one in self._ask(name, kind)]
 
-    def _ask(self, name: str, kind: str) -> list[Rdata]:
+    def _ask(self, name: str, kind: str) -> "list[Rdata]":
+        # Only the checks of an operator ask: whoever sends mail or shows pages need not hold what asks.
+        import dns.exception
+        import dns.resolver
+
         try:
             answer = self._resolver().resolve(f"{name}.", kind, lifetime=self._lifetime)
         except (dns.resolver.NXDOMAIN, dns.resolver.NoAnswer):
@@ -41,8 +46,10 @@ class SystemDns:
             raise DnsAway(f"no answer about {name or 'the root'}: {' '.join(str(error).split())}") from None
         return list(answer)
 
-    def _resolver(self) -> dns.resolver.Resolver:
-        resolver = dns.resolver.Resolver(configure=not self._nameservers)
+    def _resolver(self) -> "Resolver":
+        from dns.resolver import Resolver
+
+        resolver = Resolver(configure=not self._nameservers)
         if self._nameservers:
             resolver.nameservers = list(self._nameservers)
             resolver.port = self._port

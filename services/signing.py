@@ -3,21 +3,22 @@
 A signed record is one JSON object of two parts, ``record`` and ``signature``. Signed is all of it but the member
 ``value`` of ``signature``, in the one spelling of domain/canonical.py; so the algorithm and the key are signed, too.
 Nothing but the file is needed to verify it: docs/evidence.md says how, also without this program.
+
+What signs takes seven megabytes, so it is loaded where a key is: few processes ever see one.
 """
 
 import base64
 import hashlib
 import re
 from dataclasses import dataclass
-from typing import Any
-
-from cryptography.exceptions import InvalidSignature
-from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
-from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat, load_pem_public_key
+from typing import TYPE_CHECKING, Any
 
 from domain.canonical import canonical, parse
 from domain.errors import BadValue
 from settings import Settings
+
+if TYPE_CHECKING:
+    from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 ALGORITHM = "Ed25519"
 LARGEST_FILE = 16 * 1024 * 1024
@@ -52,6 +53,9 @@ class PublicKey:
 
     @property
     def pem(self) -> str:
+        from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
+        from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
+
         key = Ed25519PublicKey.from_public_bytes(self.raw)
         return key.public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo).decode()
 
@@ -86,6 +90,9 @@ def verify(content: bytes) -> Verified:
 
     Whose key that is, the file cannot prove: compare the fingerprint with one that you know from elsewhere.
     """
+    from cryptography.exceptions import InvalidSignature
+    from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
+
     if len(content) > LARGEST_FILE:
         raise BadValue("it is larger than any signed record")
     signed = _object(parse(content), "record", "signature")
@@ -111,6 +118,9 @@ def verify(content: bytes) -> Verified:
 
 def keys_in(text: str) -> list[PublicKey]:
     """The public keys of a PEM file, as `flask evidence key` prints and our page offers it. Raises BadValue."""
+    from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
+    from cryptography.hazmat.primitives.serialization import load_pem_public_key
+
     found = []
     for block in _PEM.findall(text):
         try:
@@ -133,11 +143,13 @@ def _digits(fingerprint: str) -> str:
     return re.sub(r"[\s:]", "", fingerprint).lower().removeprefix("sha256")
 
 
-def _private(settings: Settings) -> Ed25519PrivateKey:
+def _private(settings: Settings) -> "Ed25519PrivateKey":
+    from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+
     return Ed25519PrivateKey.from_private_bytes(base64.b64decode(settings.evidence_key))
 
 
-def _public(private: Ed25519PrivateKey) -> PublicKey:
+def _public(private: "Ed25519PrivateKey") -> PublicKey:
     return PublicKey(private.public_key().public_bytes_raw())
 
 

@@ -198,7 +198,7 @@ _GOES_ON = b"=\r\n"
 """Quoted-printable for a line break that is none."""
 
 
-@lru_cache(maxsize=8192)
+@lru_cache(maxsize=2048)
 def _piece(piece: str) -> bytes:
     """What follows begins a line of its own, so no piece has to know what the others are."""
     encoded = _lines_encoded(piece)

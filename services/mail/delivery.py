@@ -5,9 +5,9 @@
 3. What the server said is recorded and committed, for all lines that have heard since the last time in one transaction;
    only then do those lines get their next messages. No transaction waits for a server.
 
-One thread uses the database (``_Desk``), while this one renders and sends; a crash can send as many messages twice as
-there were lines. In the transaction that records, it looks which rounds are open: of one that is held, no more goes out
-than is on its way.
+One thread uses the database (``_Desk``), and where two can write at once another claims, while this one renders and
+sends; a crash can send as many messages twice as there were lines. The transaction that records looks which rounds are
+open: of one that is held, no more goes out than is on its way.
 
 One message's failure never stops another's. What cannot be rendered is failed with its reason. When the server is away
 for one message, those that are on their way and one that is sent next tell which of the two it is: if any gets an
@@ -113,6 +113,7 @@ class _Run:
         self._batch = max(BATCH, settings.mail_connections)
         self._claimed_at: datetime | None = None
         self._claiming: Future[_Batch] | None = None
+        self._claimed_alone = False
         self._queue_is_empty = self._nothing_is_left = False
         self._to_record: list[Sent] = []
         self._recording: Future[frozenset[int]] | None = None
@@ -190,7 +191,8 @@ class _Run:
             elif now - self._claimed_at > SLOW:
                 self._batch = max(self._settings.mail_connections, self._batch // 2)
         self._claimed_at = now
-        self._claiming = self._desk.begin(lambda: self._desk.claim(self._batch, look_first), self._lines.ring)
+        self._claimed_alone = not self._lines.in_use
+        self._claiming = self._desk.begin_claim(self._batch, look_first, self._lines.ring)
 
     def _look_at_the_desk(self) -> None:
         """Take what was claimed; free the lines of what is on record, and have the next written down."""
@@ -198,6 +200,7 @@ class _Run:
             self._receive()
         if self._recording is not None and self._recording.done():
             still_open, self._recording = self._recording.result(), None
+            self._claimed_alone = False
             self._count(_answered(self._recorded))
             for sent in self._recorded:
                 self._lines.free_again(sent.line)
@@ -215,7 +218,7 @@ class _Run:
             self._pause, self.notices_wait = batch.pause, batch.notices_wait
             self._queue_is_empty = batch.is_last
             # What has become due while the last lines were at work has been looked for, too.
-            self._nothing_is_left = batch.is_last and not batch.ready and not self._lines.in_use
+            self._nothing_is_left = batch.is_last and not batch.ready and self._claimed_alone and not self._lines.in_use
             self._stock.extend(batch.ready)
 
     def _render(self, ready: _Ready) -> bool:
@@ -269,6 +272,7 @@ class _Run:
 
     def _record(self, answered: Sequence[Answered]) -> None:
         still_open = self._desk.do(lambda: self._desk.record(answered))
+        self._claimed_alone = False
         self._count(answered)
         self._only(still_open)
 
@@ -321,8 +325,25 @@ class _Batch:
     notices_wait: bool
 
 
+class _Clerk:
+    """A thread that does one thing after the other, in the context of the application whose mails these are."""
+
+    def __init__(self, name: str) -> None:
+        self._thread = ThreadPoolExecutor(1, f"dormouse mail {name}")
+        self._context = copy_context()
+
+    def begin(self, work: Callable[[], T]) -> "Future[T]":
+        return self._thread.submit(self._context.run, work)
+
+    def go_home(self) -> None:
+        self._thread.shutdown()
+
+
 class _Desk:
-    """The one thread that uses the database while a run lasts, one transaction after the other.
+    """What uses the database while a run lasts: in one thread, one transaction after the other.
+
+    Where two may write at once (PostgreSQL), claims have a thread and a session of their own: one takes as long as
+    many replies to be written down, whose lines wait for that.
 
     Both databases leave Python alone while they work, so meanwhile other mails are worded and sent.
     """
@@ -332,37 +353,47 @@ class _Desk:
         self._settings = settings
         self._clock = clock
         self._commit = commit
-        self._thread = ThreadPoolExecutor(1, "dormouse mail records")
-        # Of the application whose mails these are.
-        self._context = copy_context()
+        self._records = self._claims = _Clerk("records")
+        self._of_claims, self._commit_claim = session, commit
+        self._claims_apart = session.get_bind().dialect.name == "postgresql"
+        if self._claims_apart:
+            self._claims = _Clerk("claims")
+            self._of_claims = Session(session.get_bind())
+            self._commit_claim = self._of_claims.commit
 
     def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *exc: object) -> None:
-        self._thread.shutdown()
+        self._records.go_home()
+        if self._claims_apart:
+            self._claims.go_home()
+            self._of_claims.close()
 
     def do(self, work: Callable[[], T]) -> T:
         """Have it done, after what was begun before."""
-        return self._thread.submit(self._context.run, work).result()
+        return self._records.begin(work).result()
 
     def begin(self, work: Callable[[], T], then: Callable[[], None]) -> "Future[T]":
         """Have it done, and ``then`` called, by another thread than this."""
-        begun = self._thread.submit(self._context.run, work)
-        begun.add_done_callback(lambda _: then())
-        return begun
+        return _and_then(self._records.begin(work), then)
 
-    def claim(self, most: int, look_first: bool) -> _Batch:
+    def begin_claim(self, most: int, look_first: bool, then: Callable[[], None]) -> "Future[_Batch]":
+        return _and_then(self._claims.begin(lambda: self._claim(most, look_first)), then)
+
+    def _claim(self, most: int, look_first: bool) -> _Batch:
         """Up to so many. ``look_first``: of what went before so much was refused that the round may have to be held."""
-        if look_first:
-            self.hold_if_many_refused()
-        session, now = self._session, self._clock.now()
+        session, now = self._of_claims, self._clock.now()
         for_writing(session)
+        if look_first:
+            refusals.hold_if_many(session, self._settings, now)
+            self._commit_claim()
+            for_writing(session)
         allowed = pace.allowance(session, self._settings, now, most)
         limit = allowed.notices or most
         claimed = dispatch.claim(session, self._settings, now, limit, notices=allowed.notices > 0)
         pace.spend(session, self._settings, now, _notices(claimed))
-        self._commit()
+        self._commit_claim()
         return _Batch(
             [_Ready(one, Facts.of(one), now) for one in claimed],
             len(claimed) < limit or allowed.wait is not None,
@@ -409,6 +440,11 @@ class _Desk:
         still_open = dispatch.open_rounds(self._session)
         self._commit()
         return still_open
+
+
+def _and_then(begun: "Future[T]", then: Callable[[], None]) -> "Future[T]":
+    begun.add_done_callback(lambda _: then())
+    return begun
 
 
 def _answered(sent: list[Sent]) -> list[Answered]:

@@ -10,10 +10,6 @@ from collections.abc import Iterator
 from email.utils import parseaddr
 from typing import NamedTuple
 
-from cryptography.exceptions import UnsupportedAlgorithm
-from cryptography.hazmat.primitives.asymmetric.rsa import RSAPublicKey
-from cryptography.hazmat.primitives.serialization import load_der_public_key
-
 from domain.errors import DnsAway
 from domain.ports import Dns
 from services.mail import spf
@@ -115,6 +111,10 @@ def _dkim(dns: Dns, domain: str, selector: str) -> Checked:
 
 def _bits(tags: dict[str, str]) -> int | None:
     """How long a key is; None for what is none. One of the kind that is not counted in bits is long enough."""
+    from cryptography.exceptions import UnsupportedAlgorithm
+    from cryptography.hazmat.primitives.asymmetric.rsa import RSAPublicKey
+    from cryptography.hazmat.primitives.serialization import load_der_public_key
+
     try:
         raw = base64.b64decode("".join(tags["p"].split()), validate=True)
         if tags.get("k", "rsa") == "ed25519":

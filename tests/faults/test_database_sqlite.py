@@ -69,6 +69,26 @@ def locked(path: Path) -> Iterator[None]:
         connection.execute("ROLLBACK")
 
 
+def test_a_writer_asks_for_the_lock_again_and_again_and_has_it_when_it_is_free(
+    session: Session, path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(base, "BUSY_TIMEOUT_MS", 10_000)
+    waits: list[float] = []
+    with closing(sqlite3.connect(path, isolation_level=None)) as other:
+        other.execute("BEGIN IMMEDIATE")
+
+        def wait(seconds: float) -> None:
+            waits.append(seconds)
+            if len(waits) == 3:
+                other.execute("ROLLBACK")
+
+        monkeypatch.setattr(base, "sleep", wait)
+        base.for_writing(session)
+    assert waits == [base.ASK_AGAIN_MS / 1000] * 3
+    # Whatever else waits in this transaction waits as long as before.
+    assert session.connection().exec_driver_sql("PRAGMA busy_timeout").scalar() == 10_000
+
+
 def press(app: Flask, path: str, **filled: str) -> Browser:
     browser = Browser(app)
     browser.open(path)

@@ -2,6 +2,8 @@
 
 from collections.abc import Callable
 from datetime import timedelta
+from threading import Event as Signal
+from threading import current_thread
 from typing import Any
 
 import pytest
@@ -14,8 +16,9 @@ from domain.notices import Kind
 from models import Campaign, Case, Event, Member, Message
 from services import campaigns, outbox
 from services.installation import installed
-from services.mail import delivery
+from services.mail import delivery, dispatch, recording
 from services.mail.delivery import Delivered
+from services.mail.lines import Lines
 from tests import factories
 from tests.conftest import NOW
 from tests.doubles import FrozenClock, SmtpCatcher
@@ -37,6 +40,40 @@ def messages(session: Session) -> dict[str, Message]:
     session.rollback()
     rows = session.scalars(select(Message).order_by(Message.id).execution_options(populate_existing=True))
     return {row.to_address or "": row for row in rows}
+
+
+def test_what_a_reply_puts_into_the_outbox_goes_out_in_the_same_run_whenever_one_had_looked_for_more(
+    session: Session, smtp: SmtpCatcher, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A claim that saw nothing before the reply was recorded, and comes back after it, does not end the run."""
+    queue(session, factories.member(session, email="first@example.org"))
+    second = factories.member(session, email="second@example.org")
+    session.commit()
+    monkeypatch.setattr(delivery, "BATCH", 1)
+    claim, record_all, free_again = dispatch.claim, recording.record_all, Lines.free_again
+    freed = Signal()
+
+    def finds_nothing_and_is_slow(*args: Any, **options: Any) -> Any:
+        found = claim(*args, **options)
+        if not found and "claims" in current_thread().name:
+            assert freed.wait(30)
+        return found
+
+    def with_a_consequence(recording_session: Session, *args: Any) -> int:
+        outbox.put(
+            recording_session, kind=Kind.WELCOME_BACK, once_key="second", now=NOW,
+            member=recording_session.get_one(Member, second.id),
+        )  # fmt: skip
+        return record_all(recording_session, *args)
+
+    def frees(lines: Lines, line: Any) -> None:
+        free_again(lines, line)
+        freed.set()
+
+    monkeypatch.setattr(dispatch, "claim", finds_nothing_and_is_slow)
+    monkeypatch.setattr(recording, "record_all", with_a_consequence)
+    monkeypatch.setattr(Lines, "free_again", frees)
+    assert deliver(session) == Delivered(sent=2)
 
 
 @pytest.fixture
