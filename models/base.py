@@ -230,7 +230,8 @@ def _begin_for_writing(connection: Connection) -> None:
                 driver.execute("BEGIN IMMEDIATE")
                 return
             except sqlite3.OperationalError as error:
-                if error.sqlite_errorcode != sqlite3.SQLITE_BUSY or monotonic() > until:
+                # The lowest byte: busy may come with a reason, as while another mends the log of one that died.
+                if error.sqlite_errorcode & 0xFF != sqlite3.SQLITE_BUSY or monotonic() > until:
                     break
             sleep(ASK_AGAIN_MS / 1000)
         # Whatever it is, it is said as SQLAlchemy says it.
