@@ -5,9 +5,10 @@
 3. What the server said is recorded and committed, for all lines that have heard since the last time in one transaction;
    only then do those lines get their next messages. No transaction waits for a server.
 
-One thread uses the database (``_Desk``), and where two can write at once another claims, while this one renders and
-sends; a crash can send as many messages twice as there were lines. The transaction that records looks which rounds are
-open: of one that is held, no more goes out than is on its way.
+Where the database is a server of its own (PostgreSQL), one thread records and another claims, while this one renders
+and sends; where it is a library (SQLite), this one does everything, and records when it has nothing else to do
+(``_Desk``). A crash can send as many messages twice as there were lines. The transaction that records looks which
+rounds are open: of one that is held, no more goes out than is on its way.
 
 One message's failure never stops another's. What cannot be rendered is failed with its reason. When the server is away
 for one message, those that are on their way and one that is sent next tell which of the two it is: if any gets an
@@ -134,13 +135,16 @@ class _Run:
                     break
                 ready.doubt = self._doubt if self._suspicions else None
                 self._lines.send(ready, ready.mail)
-            if over or self.done.server_down is not None:
+            to_the_end = over or self.done.server_down is not None
+            if to_the_end:
                 self._give_back_all()
             if self._lines.in_use or self._claiming is not None:
-                self._lines.go_on(0 if self._prepare() else LOOK_EVERY)
+                # To write down what was answered is something to do, too, but keeps the database from everything else.
+                busy = not to_the_end and self._prepare()
+                moved = self._lines.go_on(0 if busy or self._may_record else LOOK_EVERY)
                 self._take(self._lines.heard())
-                self._look_at_the_desk()
-            elif over or self.done.server_down is not None:
+                self._look_at_the_desk(idle=not (busy or moved))
+            elif to_the_end:
                 break
             elif self._pause is not None:
                 wait(self._pause.total_seconds())
@@ -194,8 +198,15 @@ class _Run:
         self._claimed_alone = not self._lines.in_use
         self._claiming = self._desk.begin_claim(self._batch, look_first, self._lines.ring)
 
-    def _look_at_the_desk(self) -> None:
-        """Take what was claimed; free the lines of what is on record, and have the next written down."""
+    @property
+    def _may_record(self) -> bool:
+        return self._recording is None and bool(self._to_record)
+
+    def _look_at_the_desk(self, *, idle: bool) -> None:
+        """Take what was claimed; free the lines of what is on record, and have the next written down.
+
+        ``idle``: there is nothing else to do just now.
+        """
         if self._claiming is not None and self._claiming.done():
             self._receive()
         if self._recording is not None and self._recording.done():
@@ -206,7 +217,7 @@ class _Run:
                 self._lines.free_again(sent.line)
             self._lines.all_is_well(len(self._recorded))
             self._only(still_open)
-        if self._recording is None and self._to_record:
+        if self._may_record and (idle or self._desk.is_apart):
             self._recorded, self._to_record = self._to_record, []
             answered = _answered(self._recorded)
             self._recording = self._desk.begin(lambda: self._desk.record(answered), self._lines.ring)
@@ -325,6 +336,18 @@ class _Batch:
     notices_wait: bool
 
 
+class _Oneself:
+    """Does at once what it is told to."""
+
+    def begin(self, work: Callable[[], T]) -> "Future[T]":
+        done: Future[T] = Future()
+        done.set_result(work())
+        return done
+
+    def go_home(self) -> None:
+        """There is nobody else to wait for."""
+
+
 class _Clerk:
     """A thread that does one thing after the other, in the context of the application whose mails these are."""
 
@@ -340,12 +363,12 @@ class _Clerk:
 
 
 class _Desk:
-    """What uses the database while a run lasts: in one thread, one transaction after the other.
+    """What uses the database while a run lasts, one transaction after the other.
 
-    Where two may write at once (PostgreSQL), claims have a thread and a session of their own: one takes as long as
-    many replies to be written down, whose lines wait for that.
-
-    Both databases leave Python alone while they work, so meanwhile other mails are worded and sent.
+    Where a server does the work (PostgreSQL), other mails are worded and sent meanwhile: threads wait for it. Claims
+    have a thread and a session of their own, because one takes as long as many replies to be written down, whose lines
+    wait for that. Where this process does the work itself (SQLite), a thread would win nothing: handing the interpreter
+    over and back, some ten times a transaction, takes longer than what goes on beside it.
     """
 
     def __init__(self, session: Session, settings: Settings, clock: Clock, commit: Callable[[], None]) -> None:
@@ -353,11 +376,12 @@ class _Desk:
         self._settings = settings
         self._clock = clock
         self._commit = commit
-        self._records = self._claims = _Clerk("records")
+        self._records: _Oneself | _Clerk = _Oneself()
+        self._claims: _Oneself | _Clerk = self._records
         self._of_claims, self._commit_claim = session, commit
-        self._claims_apart = session.get_bind().dialect.name == "postgresql"
-        if self._claims_apart:
-            self._claims = _Clerk("claims")
+        self.is_apart = session.get_bind().dialect.name == "postgresql"
+        if self.is_apart:
+            self._records, self._claims = _Clerk("records"), _Clerk("claims")
             self._of_claims = Session(session.get_bind())
             self._commit_claim = self._of_claims.commit
 
@@ -366,8 +390,8 @@ class _Desk:
 
     def __exit__(self, *exc: object) -> None:
         self._records.go_home()
-        if self._claims_apart:
-            self._claims.go_home()
+        self._claims.go_home()
+        if self.is_apart:
             self._of_claims.close()
 
     def do(self, work: Callable[[], T]) -> T:
@@ -375,7 +399,7 @@ class _Desk:
         return self._records.begin(work).result()
 
     def begin(self, work: Callable[[], T], then: Callable[[], None]) -> "Future[T]":
-        """Have it done, and ``then`` called, by another thread than this."""
+        """Have it done, and ``then`` called, by another thread than this where there is one."""
         return _and_then(self._records.begin(work), then)
 
     def begin_claim(self, most: int, look_first: bool, then: Callable[[], None]) -> "Future[_Batch]":
@@ -405,7 +429,7 @@ class _Desk:
         """Write down what the server has said; returns the rounds that are open."""
         try:
             return self._write(answered)
-        except DBAPIError:
+        except (DBAPIError, recording.NotAlike):
             # What was sent must not be sent again because of what another message met: each once more, by itself.
             self._session.rollback()
             return [self._write([one]) for one in answered][-1]

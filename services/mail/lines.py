@@ -82,9 +82,13 @@ class Lines:
             self._system.register(line.fileno, select.POLLIN)
             self._go_on(line)
 
-    def go_on(self, seconds: float = 0.0) -> None:
-        """Whatever line has heard something goes on. Waits so many seconds for one that has, or for a ``ring``."""
-        for fileno, _ in self._system.poll(seconds * 1000):
+    def go_on(self, seconds: float = 0.0) -> bool:
+        """Whatever line has heard something goes on. Waits so many seconds for one that has, or for a ``ring``.
+
+        False: none has, and nobody has rung.
+        """
+        found = self._system.poll(seconds * 1000)
+        for fileno, _ in found:
             if fileno in self._watched:
                 self._go_on(self._watched[fileno])
             else:
@@ -99,6 +103,7 @@ class Lines:
             for line in list(self._watched.values()):
                 self._go_on(line)
             self._look_at = monotonic() + LOOK_EVERY
+        return bool(found)
 
     def ring(self) -> None:
         """From any thread: whoever waits in ``go_on`` waits no more."""

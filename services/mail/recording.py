@@ -39,8 +39,16 @@ def record(session: Session, settings: Settings, claimed: Claimed, result: MailR
     return record_all(session, settings, [(claimed, result)], now) == 1
 
 
+class NotAlike(Exception):
+    """Of several messages not all are to be written down in the same way: take it back, and record each by itself."""
+
+
 def record_all(session: Session, settings: Settings, answered: Sequence[Answered], now: datetime) -> int:
-    """The same of several messages; returns of how many the lease was still ours."""
+    """The same of several messages; returns of how many the lease was still ours. Raises NotAlike.
+
+    How many rows a statement has changed tells whether it was all of them; to be told which would cost a good part of
+    the whole, and is asked for one at a time.
+    """
     connection = session.connection()
     if connection.dialect.name == "postgresql":
         members = [one.member.id for one, _ in answered if one.member is not None]
@@ -81,7 +89,6 @@ class _Statements:
             update(Message.__table__)  # type: ignore[arg-type]
             .where(message.id == answer.number(0), message.lease_token == answer.word(1))
             .values(state=MessageState.SENT, sent_at=now, smtp_reply=answer.word(2), lease_token=None, lease_until=None)
-            .returning(message.id)
         )
         self.accepted = events.inserted(
             select(
@@ -111,7 +118,6 @@ class _Statements:
                 # Somebody who has answered meanwhile was told another day.
                 deadline_at=case((case_.answer.is_(None), deadline), else_=func.coalesce(case_.deadline_at, deadline)),
             )
-            .returning(case_.id)
         )
 
 
@@ -124,16 +130,18 @@ def _accepted(session: Session, settings: Settings, accepted: list[Answered], no
     connection = session.connection()
     statements = _statements(connection.dialect.name)
     answers = dumps([(one.id, one.lease_token, result.reply[:500]) for one, result in accepted])
-    held = set(connection.execute(statements.sent, {"answers": answers, "now": now}).scalars())
-    ours = [one for one, _ in accepted if one.id in held]
-    if not ours:
+    ours = connection.execute(statements.sent, {"answers": answers, "now": now}).rowcount
+    if ours < len(accepted):
+        if len(accepted) > 1:
+            raise NotAlike
         return 0
-    erased = [one.id for one in ours if one.kind == Kind.ERASED]
+    erased = [one.id for one, _ in accepted if one.kind == Kind.ERASED]
     if erased:
         change(session, update(Message).where(Message.id.in_(erased)).values(to_address=None))
-    connection.execute(statements.accepted, {"now": now, "these": dumps(list(held))})
-    _warned(session, settings, [one for one in ours if one.kind == Kind.WARNING and one.member is not None], now)
-    return len(ours)
+    connection.execute(statements.accepted, {"now": now, "these": dumps([one.id for one, _ in accepted])})
+    warnings = [one for one, _ in accepted if one.kind == Kind.WARNING and one.member is not None]
+    _warned(session, settings, warnings, now)
+    return ours
 
 
 def _not_accepted(session: Session, settings: Settings, claimed: Claimed, result: MailResult, now: datetime) -> bool:
@@ -181,10 +189,12 @@ def _warned(session: Session, settings: Settings, claimed: list[Claimed], now: d
     for (deadline, continues), group in alike.items():
         connection = session.connection()
         values = {"these": dumps([one.id for one in group]), "now": now, "deadline": deadline, "continues": continues}
-        warned = set(connection.execute(_statements(connection.dialect.name).warned, values).scalars())
+        warned = connection.execute(_statements(connection.dialect.name).warned, values).rowcount
+        if warned < len(group) > 1:
+            raise NotAlike
         for one in group:
-            if one.case.id not in warned or deadline != one.deadline_at:
-                _tell(session, one, deadline, now, warned=one.case.id in warned)
+            if not warned or deadline != one.deadline_at:
+                _tell(session, one, deadline, now, warned=bool(warned))
 
 
 def _tell(session: Session, claimed: Claimed, deadline: datetime, now: datetime, *, warned: bool) -> None:

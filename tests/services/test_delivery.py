@@ -8,11 +8,12 @@ from typing import Any
 
 import pytest
 from flask import Flask
-from sqlalchemy import select
+from sqlalchemy import select, update
 from sqlalchemy.orm import Session
 
 from adapters.mail.smtp import SmtpMailer
 from domain.notices import Kind
+from domain.ports import MailResult
 from models import Campaign, Case, Event, Member, Message
 from services import campaigns, outbox
 from services.installation import installed
@@ -74,6 +75,38 @@ def test_what_a_reply_puts_into_the_outbox_goes_out_in_the_same_run_whenever_one
     monkeypatch.setattr(recording, "record_all", with_a_consequence)
     monkeypatch.setattr(Lines, "free_again", frees)
     assert deliver(session) == Delivered(sent=2)
+
+
+def test_of_replies_that_came_together_each_is_written_down_as_it_is(session: Session) -> None:
+    """One has lost its lease, of one the case is over, one is no warning: the others are warned all the same."""
+    here = installed()
+    factories.live_feed(session, NOW)
+    names = ("lost", "over", "mia", "noor")
+    for name in names:
+        factories.dormant(session, email=f"{name}@example.org")
+    campaigns.draft(session, here.settings, "2026-06", NOW)
+    campaigns.approve(session, here.settings, "2026-06", NOW)
+    back = factories.member(session, email="back@example.org")
+    outbox.put(session, kind=Kind.WELCOME_BACK, once_key="back", now=NOW, member=back)
+    claimed = {one.to_address.partition("@")[0]: one for one in dispatch.claim(session, here.settings, NOW, 10)}
+    session.commit()
+    session.execute(update(Message).where(Message.id == claimed["lost"].id).values(lease_token="another's"))
+    over = session.get_one(Case, claimed["over"].case.id)
+    over.state, over.closed_at = "withdrawn", NOW
+    session.commit()
+    accepted = MailResult(accepted=True, code=250, reply="250 OK")
+    with delivery._Desk(session, here.settings, here.clock, session.commit) as desk:
+        desk.do(lambda: desk.record([(one, accepted) for one in claimed.values()]))
+    session.rollback()
+    assert {name: session.get_one(Message, one.id).state for name, one in claimed.items()} == {
+        "lost": "sending", "over": "sent", "mia": "sent", "noor": "sent", "back": "sent",
+    }  # fmt: skip
+    warned = session.scalars(select(Case.warned_to).where(Case.warned_at.is_not(None))).all()
+    assert sorted(warned) == ["mia@example.org", "noor@example.org"]
+    told = session.scalars(select(Message.to_address).where(Message.kind == Kind.WITHDRAWN)).all()
+    assert told == ["over@example.org"], "it was on its way when the case ended"
+    accepted_ones = session.scalars(select(Event.detail).where(Event.code == "mail_accepted")).all()
+    assert sorted(accepted_ones) == ["warning", "warning", "warning", "welcome_back"]
 
 
 @pytest.fixture
