@@ -5,7 +5,7 @@ from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from datetime import datetime
 from enum import StrEnum
-from typing import Protocol, Self
+from typing import Any, Protocol, Self
 
 from domain.errors import BillingPermanent
 from domain.money import Money
@@ -71,6 +71,10 @@ class MailResult:
     unconnected: bool = False
 
 
+Prepared = Any
+"""A mail as its mailer has prepared it for a connection."""
+
+
 class MailExchange(Protocol):
     """One message under way on an open connection."""
 
@@ -94,15 +98,21 @@ class MailConnection(Protocol):
     Neither raises for what a server, a line or an address does.
     """
 
-    def send(self, mail: Mail) -> MailResult:
+    def send(self, mail: Mail | Prepared) -> MailResult:
         """Send one message, and wait; opens the connection where it is not open."""
 
-    def begin(self, mail: Mail) -> MailExchange | None:
+    def begin(self, mail: Mail | Prepared) -> MailExchange | None:
         """Send one message on a connection that is open, without waiting. None where only ``send`` can do it."""
 
 
 class Mailer(Protocol):
     def connect(self) -> "MailSession": ...
+
+    def prepare(self, mails: Sequence[Mail]) -> Sequence[Prepared]:
+        """Do for several mails what can be done before they are sent, in their order.
+
+        An address that is none shows when its mail is sent. Raises ValueError for a text that cannot be written.
+        """
 
     def written(self, mail: Mail) -> bytes:
         """The message as it would go out, headers and all. Raises ValueError for an address that is none."""

@@ -61,7 +61,9 @@ def envelope_address(address: str) -> str:
 
 
 class Letter(flask_mail.Message):
-    """One mail to one address. Who has the bytes already, overrides ``as_bytes``: the connection asks for no more."""
+    """One mail to one address. A connection asks for its bytes, which can be made before (``seal``)."""
+
+    _sealed: bytes | None = None
 
     def __init__(self, mail: Mail, sender: str) -> None:
         self.recipient = envelope_address(mail.to)
@@ -86,8 +88,14 @@ class Letter(flask_mail.Message):
         """Whether an address has letters beyond ASCII before its @: only a server with SMTPUTF8 can take it."""
         return not (self.recipient + self.from_address + self.envelope_sender).isascii()
 
+    def seal(self) -> None:
+        """Make the bytes now."""
+        self._sealed = self.as_bytes()
+
     def as_bytes(self) -> bytes:
         """The message as it goes out. Most are put together from parts: see ``envelope``; the others are built."""
+        if self._sealed is not None:
+            return self._sealed
         text, html = self.body or "", self.html or ""
         if self.needs_smtputf8 or "\r" in text or "\r" in html:
             return self.built()

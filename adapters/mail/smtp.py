@@ -14,7 +14,7 @@ A session sends while its caller waits (``send``), or, on a connection that is o
 
 import smtplib
 import ssl
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from time import monotonic
 from typing import Self
@@ -43,6 +43,19 @@ class SmtpMailer:
     def connect(self) -> "SmtpSession":
         return SmtpSession(self._mail.connect())
 
+    def prepare(self, mails: Sequence[Mail]) -> list[Mail | Letter]:
+        sender = str(self._mail.default_sender)
+        prepared: list[Mail | Letter] = []
+        for mail in mails:
+            try:
+                prepared.append(Letter.of(mail, sender))
+            except NoAddress:
+                prepared.append(mail)
+        for letter in prepared:
+            if isinstance(letter, Letter):
+                letter.seal()
+        return prepared
+
     def written(self, mail: Mail) -> bytes:
         return Letter.of(mail, str(self._mail.default_sender)).as_bytes()
 
@@ -59,9 +72,9 @@ class SmtpSession:
     def __exit__(self, *exc: object) -> None:
         self._connection.close()
 
-    def send(self, mail: Mail) -> MailResult:
+    def send(self, mail: Mail | Letter) -> MailResult:
         try:
-            letter = Letter.of(mail, self._connection.sender)
+            letter = self._letter(mail)
         except NoAddress as error:
             return MailResult(accepted=False, code=0, reply=str(error), permanent=True, recipient_refused=True)
         used_before = self._connection.is_open
@@ -72,17 +85,20 @@ class SmtpSession:
             result = self._try(letter)
         return result
 
-    def begin(self, mail: Mail) -> "Exchange | None":
+    def begin(self, mail: Mail | Letter) -> "Exchange | None":
         """Say what one says before the first reply. None where ``send`` has to do it: there is no connection yet."""
         if not self._connection.is_ready:
             return None
         try:
-            letter = Letter.of(mail, self._connection.sender)
+            letter = self._letter(mail)
         except NoAddress:
             return None
         if letter.needs_smtputf8 and not self._connection.takes_smtputf8:
             return None
         return Exchange(self, self._connection, letter)
+
+    def _letter(self, mail: Mail | Letter) -> Letter:
+        return mail if isinstance(mail, Letter) else Letter.of(mail, self._connection.sender)
 
     def _try(self, letter: Letter) -> MailResult:
         connection = self._connection

@@ -31,7 +31,7 @@ from sqlalchemy.exc import DBAPIError
 from sqlalchemy.orm import Session
 
 from domain.notices import NOTICES
-from domain.ports import Clock, Mail, Mailer
+from domain.ports import Clock, Mailer, Prepared
 from models import for_writing
 from services.mail import dispatch, letters, pace, recording, refusals
 from services.mail.dispatch import Claimed
@@ -42,6 +42,9 @@ from settings import Settings
 
 BATCH = 50
 """So many are claimed at first: few enough that a sign-in mail never waits long behind a batch of notices."""
+
+HANDFUL = 20
+"""So many are rendered at a time: enough that it is done quickly, few enough that no line waits long for it."""
 
 MOST = 250
 FAST, SLOW = timedelta(seconds=0.5), timedelta(seconds=2)
@@ -72,7 +75,7 @@ class _Ready:
     claimed: Claimed
     facts: Facts
     claimed_at: datetime
-    mail: Mail | None = None
+    mail: Prepared | None = None
     doubt: int | None = None
 
 
@@ -162,21 +165,18 @@ class _Run:
                 if not self._nothing_is_left:
                     self._claim()
                 return None
-            ready = self._stock.popleft()
-            if self._render(ready):
-                return ready
+            if self._stock[0].mail is not None:
+                return self._stock.popleft()
+            self._prepare()
 
     def _prepare(self) -> bool:
-        """Render one of those that will be sent next, and claim what comes after them. False: nothing is left to do."""
+        """Render some of those that come next, and claim what comes after them. False: there is nothing to do."""
         ahead = self._settings.mail_connections
         if len(self._stock) < ahead and not self._suspicions:
             self._claim()
-        for ready in islice(self._stock, ahead):
-            if ready.mail is None:
-                if not self._render(ready):
-                    self._stock.remove(ready)
-                return True
-        return False
+        unrendered = [ready for ready in islice(self._stock, ahead) if ready.mail is None][:HANDFUL]
+        self._render(unrendered)
+        return bool(unrendered)
 
     @property
     def _many_refused(self) -> bool:
@@ -232,18 +232,24 @@ class _Run:
             self._nothing_is_left = batch.is_last and not batch.ready and self._claimed_alone and not self._lines.in_use
             self._stock.extend(batch.ready)
 
-    def _render(self, ready: _Ready) -> bool:
-        """False: it cannot be rendered, and that is on record."""
-        if ready.mail is not None:
-            return True
+    def _render(self, several: list[_Ready]) -> None:
+        """What cannot be rendered is no longer there afterwards, and that is on record."""
         try:
-            ready.mail = letters.compose(self._settings, ready.claimed, ready.facts, self._clock.now())
-            return True
+            mails = letters.compose_all(
+                self._settings, [(ready.claimed, ready.facts) for ready in several], self._clock.now()
+            )
+            for ready, mail in zip(several, self._lines.prepare(mails), strict=True):
+                ready.mail = mail
         except NOT_TO_BE_RENDERED as error:
+            if len(several) > 1:
+                for ready in several:
+                    self._render([ready])
+                return
+            [failed] = several
             reason = f"cannot be rendered: {type(error).__name__}: {error}"
-            self._desk.do(lambda: self._desk.fail(ready.claimed, reason))
+            self._desk.do(lambda: self._desk.fail(failed.claimed, reason))
             self.done.failed += 1
-            return False
+            self._stock.remove(failed)
 
     def _take(self, sent: list[Sent]) -> None:
         """What came back, in the order in which it did. What the server has answered is written down in its turn."""

@@ -1,5 +1,7 @@
 """A claimed message as the mail that goes out: what it says, and the headers that say what it is to machines."""
 
+from collections import defaultdict
+from collections.abc import Sequence
 from datetime import datetime
 from email.utils import format_datetime
 from functools import lru_cache
@@ -10,7 +12,8 @@ from domain.ports import Mail
 from services import wording
 from services.mail import calendar
 from services.mail.dispatch import Claimed
-from services.mail.rendering import render
+from services.mail.forms import Rendered
+from services.mail.rendering import render_all
 from services.mail.words import Facts
 from settings import Settings
 
@@ -21,12 +24,41 @@ SENDER_ID = "dormouse"
 
 def compose(settings: Settings, claimed: Claimed, facts: Facts, now: datetime) -> Mail:
     """The mail of a claimed message. Needs an application context; raises what ``rendering.render`` raises."""
-    attached = None
-    with wording.speaking(wording.supported(claimed.locale)):
-        rendered = render(settings, claimed.kind, claimed.locale, facts, claimed.link, now)
-        if claimed.kind in WITH_CALENDAR and claimed.case is not None and facts.deadline_at is not None:
-            uid = f"{claimed.case.public_id}@{claimed.message_id.rpartition('@')[2].rstrip('>')}"
-            attached = calendar.deadline(settings, claimed.locale, uid, facts.deadline_at, now, facts.billed_by)
+    return compose_all(settings, [(claimed, facts)], now)[0]
+
+
+def compose_all(settings: Settings, several: Sequence[tuple[Claimed, Facts]], now: datetime) -> list[Mail]:
+    """The same of several, in their order. If one cannot be rendered, that is raised, and none is."""
+    places: dict[wording.Language, list[int]] = defaultdict(list)
+    for place, (claimed, _) in enumerate(several):
+        places[wording.supported(claimed.locale)].append(place)
+    mails: dict[int, Mail] = {}
+    for language, of_language in places.items():
+        with wording.speaking(language):
+            mails |= zip(of_language, _worded(settings, [several[place] for place in of_language], now), strict=True)
+    return [mails[place] for place in range(len(several))]
+
+
+def _worded(settings: Settings, several: Sequence[tuple[Claimed, Facts]], now: datetime) -> list[Mail]:
+    """In the present language."""
+    rendered = render_all(settings, [(claimed.kind, facts, claimed.link) for claimed, facts in several], now)
+    attached = [_calendar(settings, claimed, facts, now) for claimed, facts in several]
+    return [
+        _mail(settings, claimed, facts, one, ics, now)
+        for (claimed, facts), one, ics in zip(several, rendered, attached, strict=True)
+    ]
+
+
+def _calendar(settings: Settings, claimed: Claimed, facts: Facts, now: datetime) -> str | None:
+    if claimed.kind not in WITH_CALENDAR or claimed.case is None or facts.deadline_at is None:
+        return None
+    uid = f"{claimed.case.public_id}@{claimed.message_id.rpartition('@')[2].rstrip('>')}"
+    return calendar.deadline(settings, claimed.locale, uid, facts.deadline_at, now, facts.billed_by)
+
+
+def _mail(
+    settings: Settings, claimed: Claimed, facts: Facts, rendered: Rendered, attached: str | None, now: datetime
+) -> Mail:
     return Mail(
         to=claimed.to_address or "",
         subject=rendered.subject,

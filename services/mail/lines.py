@@ -12,12 +12,12 @@ import select
 import socket
 import threading
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from time import monotonic
 from typing import Any, Self
 
-from domain.ports import Mail, Mailer, MailExchange, MailResult
+from domain.ports import Mail, Mailer, MailExchange, MailResult, Prepared
 
 GROW_AFTER = 200
 """Answers after which a server that had taken no more connections is asked for more again."""
@@ -69,7 +69,11 @@ class Lines:
     def free(self) -> bool:
         return self.in_use < self._allowed
 
-    def send(self, of: object, mail: Mail) -> None:
+    def prepare(self, mails: Sequence[Mail]) -> Sequence[Prepared]:
+        """What can be done for several mails before they are sent; raises ValueError."""
+        return self._mailer.prepare(mails)
+
+    def send(self, of: object, mail: Prepared) -> None:
         """Hand a message to a line that is ``free``; returns at once."""
         if not self._idle:
             self._lines.append(_Line(self._mailer, self._put))
@@ -168,7 +172,7 @@ class _Line:
     sending is taken up again after its lease."""
 
     of: object
-    mail: Mail
+    mail: Prepared
     exchange: MailExchange
     fileno: int
 

@@ -6,7 +6,7 @@ for each mail. The style sheet of the mails is written into the elements once a 
 mail programs drop style sheets.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime
 from functools import lru_cache
 
@@ -23,6 +23,9 @@ from services.mail.forms import Rendered
 from services.mail.words import Facts
 from settings import Settings
 
+Content = tuple[Kind, Facts, str | None]
+"""A mail's kind, its facts, and its link."""
+
 
 def render(
     settings: Settings, kind: Kind, locale: str | None, facts: Facts, link: str | None, now: datetime
@@ -31,10 +34,23 @@ def render(
 
     Raises what Jinja raises (``jinja2.TemplateError``), and ValueError for facts that cannot be worded.
     """
+    with wording.speaking(wording.supported(locale)):
+        return render_all(settings, [(kind, facts, link)], now)[0]
+
+
+def render_all(settings: Settings, mails: Sequence[Content], now: datetime) -> list[Rendered]:
+    """The same of several, in the present language.
+
+    Each step is done for all of them before the next: what a processor has just done it does again in less time, and
+    for a mail by itself all that ``letters.compose_all`` does takes half as long again.
+    """
     app = current_app._get_current_object()  # type: ignore[attr-defined]
-    with wording.speaking(wording.supported(locale)) as language:
-        words = mail_words.in_words(settings, kind, facts, link, now)
-        return forms.fill(renderer(app, kind, language), (app, kind, language), words)
+    language = wording.language()
+    words = [mail_words.in_words(settings, kind, facts, link, now) for kind, facts, link in mails]
+    return [
+        forms.fill(renderer(app, kind, language), (app, kind, language), of_one)
+        for (kind, _, _), of_one in zip(mails, words, strict=True)
+    ]
 
 
 def renderer(app: Flask, kind: Kind, language: str) -> forms.Render:
