@@ -52,7 +52,11 @@ class Message(Base):
 
 
 _queued, _sending = text("state = 'queued'"), text("state = 'sending'")
-Index("ix_message_queued", Message.priority, Message.due_at, sqlite_where=_queued, postgresql_where=_queued)
+# In the order in which they go out, to the last: all warnings of a round are due at the same instant.
+Index(
+    "ix_message_queued", Message.priority, Message.due_at, Message.id,
+    sqlite_where=_queued, postgresql_where=_queued,
+)  # fmt: skip
 Index("ix_message_sending", Message.lease_until, sqlite_where=_sending, postgresql_where=_sending)
 _refused = text("state IN ('bounced', 'failed')")
 Index("ix_message_refused", Message.campaign_id, sqlite_where=_refused, postgresql_where=_refused)

@@ -142,12 +142,26 @@ def claim(session: Session, settings: Settings, now: datetime, limit: int, *, no
 def _taking(exempt_plans: tuple[str, ...], notices: bool) -> Update:
     """The claim itself. It is kept, because to put it together takes longer than to run it."""
     now = bindparam("now", type_=UTCDateTime())
+    # Asked of one message after the other, in the order of the index, until there are enough: however many wait. What
+    # may go is asked about an outer join, which PostgreSQL takes for no join of the messages themselves. Of such a join
+    # it would read, and sort, all that wait, for each claim.
+    alone = select(literal(1).label("one")).subquery("alone")
+    may_go = (
+        select(literal(1))
+        .select_from(
+            alone.outerjoin(Case, Case.id == Message.case_id)
+            .outerjoin(Member, Member.id == Message.member_id)
+            .outerjoin(Campaign, Campaign.id == Case.campaign_id)
+        )
+        .where(_may_go(exempt_plans))
+        .correlate(Message)
+    )
     chosen = (
-        _joined(Message.id)
+        select(Message.id)
         .where(
-            Message.state == MessageState.QUEUED,
+            Message.state == _literal(MessageState.QUEUED),
             Message.due_at <= now,
-            _may_go(exempt_plans),
+            may_go.exists(),
             # All else goes before them, so that the index ends where they begin, however many wait.
             true() if notices else and_(Message.kind.not_in(NOTICES), Message.priority < FIRST_OF_NOTICES),
         )
@@ -367,15 +381,6 @@ def _day_is_still() -> ColumnElement[bool]:
 def _is_over() -> ColumnElement[bool]:
     """The membership has ended, and not once more since this mail was written down: who has come back is not told."""
     return and_(Member.status == MemberStatus.LAPSED, Member.lapsed_at <= Message.created_at)
-
-
-def _joined(*columns: Any) -> Select[Any]:
-    return (
-        select(*columns)
-        .outerjoin(Case, Case.id == Message.case_id)
-        .outerjoin(Member, Member.id == Message.member_id)
-        .outerjoin(Campaign, Campaign.id == Case.campaign_id)
-    )
 
 
 def _warning_before() -> ColumnElement[str | None]:

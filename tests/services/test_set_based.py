@@ -271,6 +271,29 @@ def test_what_meets_large_tables_goes_by_their_indexes(
             assert not reads_all_of(table, everything), everything
 
 
+def test_a_claim_looks_at_no_more_mails_than_it_takes(make_database: Callable[..., Database]) -> None:
+    """A whole round is due at one instant: to sort it, or to join it, would be to read all of it for each claim."""
+    database = make_database(4_000, 8_000)
+    with serving(database) as (session, settings):
+        factories.live_feed(session, JUNE)
+        session.commit()
+        for_writing(session)
+        campaigns.draft(session, settings, "2026-06", JUNE)
+        campaigns.approve(session, settings, "2026-06", JUNE)
+        session.commit()
+        database.tidy()
+
+        def claim() -> None:
+            for_writing(session)
+            assert len(dispatch.claim(session, settings, JUNE, 10)) == 10
+
+        plan = plans(session, claim, "WITH chosen")
+        assert "ix_message_queued" in plan
+        assert not re.search("Sort|TEMP B-TREE|Hash (Left|Right) Join", plan), plan
+        for table in ("member", "member_case", "message"):
+            assert not reads_all_of(table, plan), plan
+
+
 def test_what_is_asked_again_and_again_goes_by_an_index(make_database: Callable[..., Database]) -> None:
     """By a provider's word, by each come-back, by each tick, by each link that is deleted."""
     database = make_database(10, 4_000)
