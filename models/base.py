@@ -8,7 +8,6 @@ from typing import Annotated, Any
 
 from flask_sqlalchemy import SQLAlchemy
 from sqlalchemy import (
-    JSON,
     BigInteger,
     CheckConstraint,
     ColumnElement,
@@ -124,21 +123,13 @@ def _random_id_postgresql(element: random_id, compiler: SQLCompiler, **kw: Any) 
 
 
 class Listed:
-    """Rows that a statement is given as one value, a list in JSON: it stays the same however many there are.
+    """Rows that a statement on SQLite is given as one value, a list in JSON: it stays the same however many there are.
 
     Each entry is a number, or a list whose parts are asked for by their places.
     """
 
-    def __init__(self, dialect: str, name: str, *, of_lists: bool = False) -> None:
-        given = bindparam(name, type_=String())
-        self._sqlite = dialect == "sqlite"
-        if self._sqlite:
-            rows = func.json_each(given)
-        elif of_lists:
-            rows = func.json_array_elements(cast(given, JSON))
-        else:
-            rows = func.json_array_elements_text(cast(given, JSON))
-        self._value = rows.table_valued("value").c.value
+    def __init__(self, name: str) -> None:
+        self._value = func.json_each(bindparam(name, type_=String())).table_valued("value").c.value
 
     @property
     def numbers(self) -> ColumnElement[int]:
@@ -148,9 +139,7 @@ class Listed:
         return cast(self.word(place), BigInteger)
 
     def word(self, place: int) -> ColumnElement[str]:
-        if self._sqlite:
-            return func.json_extract(self._value, f"$[{place}]", type_=String())
-        return func.json_extract_path_text(self._value, str(place), type_=String())
+        return func.json_extract(self._value, f"$[{place}]", type_=String())
 
 
 class Base(DeclarativeBase):

@@ -464,10 +464,9 @@ class _Desk:
     def _write(self, answered: Sequence[Answered]) -> frozenset[int]:
         for_writing(self._session)
         now = self._clock.now()
-        recording.record_all(self._session, self._settings, answered, now)
+        still_open = recording.record_all(self._session, self._settings, answered, now)
         untried = _notices([claimed for claimed, result in answered if result.server_down])
         pace.give_back(self._session, self._settings, now, untried)
-        still_open = dispatch.open_rounds(self._session)
         self._commit()
         return still_open
 

@@ -278,10 +278,10 @@ def give_back(session: Session, claimed: list[Claimed]) -> None:
 
 def open_rounds(session: Session) -> frozenset[int]:
     """The campaigns whose notices may go out just now."""
-    return frozenset(session.connection().execute(_OPEN).scalars())
+    return frozenset(session.connection().execute(OPEN).scalars())
 
 
-_OPEN = select(Campaign.__table__.c.id).where(Campaign.__table__.c.state == CampaignState.OPEN)
+OPEN = select(Campaign.__table__.c.id).where(Campaign.__table__.c.state == CampaignState.OPEN)
 
 
 def retire(session: Session, settings: Settings, now: datetime) -> int:

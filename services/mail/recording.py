@@ -6,12 +6,30 @@ the order of their ids, then messages and cases.
 
 from collections import defaultdict
 from collections.abc import Sequence
+from dataclasses import dataclass
 from datetime import datetime, timedelta
 from functools import lru_cache
 from json import dumps
 from typing import Any
 
-from sqlalchemy import Boolean, bindparam, case, func, literal, select, update
+from sqlalchemy import (
+    BigInteger,
+    Boolean,
+    ColumnElement,
+    Insert,
+    Select,
+    String,
+    Update,
+    bindparam,
+    case,
+    column,
+    func,
+    literal,
+    select,
+    update,
+)
+from sqlalchemy.dialects.postgresql import ARRAY
+from sqlalchemy.engine import Connection
 from sqlalchemy.orm import Session
 
 from domain import dates
@@ -21,7 +39,8 @@ from domain.ports import MailResult
 from models import Case, Member, Message, change
 from models.base import Listed, UTCDateTime
 from services import events, outbox
-from services.cases import ends_by_silence, locking
+from services.cases import ends_by_silence, lock_members, locking
+from services.mail import dispatch
 from services.mail.bounces import address_is_dead
 from services.mail.dispatch import Claimed
 from settings import Settings
@@ -36,28 +55,30 @@ Answered = tuple[Claimed, MailResult]
 
 def record(session: Session, settings: Settings, claimed: Claimed, result: MailResult, now: datetime) -> bool:
     """Write down what the server said. False: the lease ran out and another has the row; then nothing is written."""
-    return record_all(session, settings, [(claimed, result)], now) == 1
+    _lock_members(session, [claimed])
+    if result.accepted:
+        return _accepted(session, settings, [(claimed, result)], now).ours == 1
+    return _not_accepted(session, settings, claimed, result, now)
 
 
 class NotAlike(Exception):
     """Of several messages not all are to be written down in the same way: take it back, and record each by itself."""
 
 
-def record_all(session: Session, settings: Settings, answered: Sequence[Answered], now: datetime) -> int:
-    """The same of several messages; returns of how many the lease was still ours. Raises NotAlike.
+def record_all(session: Session, settings: Settings, answered: Sequence[Answered], now: datetime) -> frozenset[int]:
+    """The same of several messages; returns the rounds that are open. Raises NotAlike.
 
     How many rows a statement has changed tells whether it was all of them; to be told which would cost a good part of
     the whole, and is asked for one at a time.
     """
-    connection = session.connection()
-    if connection.dialect.name == "postgresql":
-        members = [one.member.id for one, _ in answered if one.member is not None]
-        connection.execute(_statements("postgresql").lock, {"members": dumps(members)})
     accepted = [(one, result) for one, result in answered if result.accepted]
-    recorded = _accepted(session, settings, accepted, now) if accepted else 0
-    return recorded + sum(
-        _not_accepted(session, settings, one, result, now) for one, result in answered if not result.accepted
-    )
+    others = [(one, result) for one, result in answered if not result.accepted]
+    if others:
+        _lock_members(session, [one for one, _ in answered])
+    still_open = _accepted(session, settings, accepted, now).still_open if accepted else None
+    for one, result in others:
+        _not_accepted(session, settings, one, result, now)
+    return dispatch.open_rounds(session) if still_open is None else still_open
 
 
 def fail(session: Session, claimed: Claimed, reason: str, now: datetime) -> None:
@@ -72,76 +93,189 @@ def fail(session: Session, claimed: Claimed, reason: str, now: datetime) -> None
         _event(session, "mail_failed", claimed, now)
 
 
-class _Statements:
-    """Made once, and of tables: they run for each group of replies, and to make them takes longer than to run them.
+@dataclass(frozen=True, slots=True)
+class _Recorded:
+    """Of how many the lease was still ours, how many cases are warned by it, and, if that was asked, what is open."""
 
-    A group comes as one value in JSON, so that a statement is the same however many replies it writes down.
-    """
-
-    def __init__(self, dialect: str) -> None:
-        message, case_ = Message.__table__.c, Case.__table__.c
-        now = bindparam("now", type_=UTCDateTime())
-        deadline = bindparam("deadline", type_=UTCDateTime())
-        answer = Listed(dialect, "answers", of_lists=True)
-        these = select(Listed(dialect, "these").numbers).scalar_subquery()
-        self.lock = locking(select(Listed(dialect, "members").numbers))
-        self.sent = (
-            update(Message.__table__)  # type: ignore[arg-type]
-            .where(message.id == answer.number(0), message.lease_token == answer.word(1))
-            .values(state=MessageState.SENT, sent_at=now, smtp_reply=answer.word(2), lease_token=None, lease_until=None)
-        )
-        self.accepted = events.inserted(
-            select(
-                now,
-                literal("mail_accepted"),
-                message.kind,
-                message.member_id,
-                message.case_id,
-                message.campaign_id,
-                message.operator_id,
-            ).where(message.id.in_(these))
-        )
-        self.warned = (
-            update(Case.__table__)  # type: ignore[arg-type]
-            .where(
-                message.id.in_(these),
-                message.case_id == case_.id,
-                message.to_address == case_.address,
-                message.once_key == outbox.case_key(Kind.WARNING, Case.address_generation),
-                case_.closed_at.is_(None),
-                case_.warned_at.is_(None),
-            )
-            .values(
-                warned_at=now,
-                warned_to=case_.address,
-                told_it_continues=bindparam("continues", type_=Boolean()),
-                # Somebody who has answered meanwhile was told another day.
-                deadline_at=case((case_.answer.is_(None), deadline), else_=func.coalesce(case_.deadline_at, deadline)),
-            )
-        )
+    ours: int
+    warned: int
+    still_open: frozenset[int] | None = None
 
 
-@lru_cache(maxsize=2)
-def _statements(dialect: str) -> _Statements:
-    return _Statements(dialect)
+def _lock_members(session: Session, claimed: Sequence[Claimed]) -> None:
+    lock_members(session, [one.member.id for one in claimed if one.member is not None])
 
 
-def _accepted(session: Session, settings: Settings, accepted: list[Answered], now: datetime) -> int:
-    connection = session.connection()
-    statements = _statements(connection.dialect.name)
-    answers = dumps([(one.id, one.lease_token, result.reply[:500]) for one, result in accepted])
-    ours = connection.execute(statements.sent, {"answers": answers, "now": now}).rowcount
-    if ours < len(accepted):
-        if len(accepted) > 1:
-            raise NotAlike
-        return 0
+def _accepted(session: Session, settings: Settings, accepted: list[Answered], now: datetime) -> _Recorded:
+    """Of several, those of all of them or NotAlike."""
+    rows = [_row(settings, one, result, now) for one, result in accepted]
+    on_postgresql = session.get_bind().dialect.name == "postgresql"
+    recorded = (_at_once if on_postgresql else _in_turn)(session.connection(), rows, now)
+    warnings = [(one, row.deadline) for (one, _), row in zip(accepted, rows, strict=True) if row.deadline is not None]
+    if len(rows) > 1 and (recorded.ours < len(rows) or recorded.warned < len(warnings)):
+        raise NotAlike
+    if not recorded.ours:
+        return recorded
     erased = [one.id for one, _ in accepted if one.kind == Kind.ERASED]
     if erased:
         change(session, update(Message).where(Message.id.in_(erased)).values(to_address=None))
-    connection.execute(statements.accepted, {"now": now, "these": dumps([one.id for one, _ in accepted])})
-    warnings = [one for one, _ in accepted if one.kind == Kind.WARNING and one.member is not None]
-    _warned(session, settings, warnings, now)
-    return ours
+    for one, deadline in warnings:
+        if not recorded.warned or deadline != one.deadline_at:
+            _tell(session, one, deadline, now, warned=bool(recorded.warned))
+    return recorded
+
+
+@dataclass(frozen=True, slots=True)
+class _Row:
+    """What is written down of a message that a server has accepted; of a warning, the day that now holds as well."""
+
+    id: int
+    lease_token: str
+    reply: str
+    member_id: int | None
+    deadline: datetime | None = None
+    continues: bool | None = None
+
+
+def _row(settings: Settings, claimed: Claimed, result: MailResult, now: datetime) -> _Row:
+    written = (claimed.id, claimed.lease_token, result.reply[:500])
+    if claimed.member is None:
+        return _Row(*written, None)
+    if claimed.kind != Kind.WARNING:
+        return _Row(*written, claimed.member.id)
+    assert claimed.deadline_at is not None
+    deadline = claimed.deadline_at
+    if now >= dates.warned_by(deadline, settings.min_notice_days, settings.zone):
+        # Accepted too late for the day it names: that day is not acted on.
+        deadline = dates.month_end_with_notice(now, settings.min_notice_days, settings.zone)
+    continues = not ends_by_silence(settings, claimed.member.billed_by)
+    return _Row(*written, claimed.member.id, deadline, continues)
+
+
+def _in_turn(connection: Connection, rows: Sequence[_Row], now: datetime) -> _Recorded:
+    """On SQLite, which writes one table a statement, and one process at a time."""
+    sent, accepted, warned = _in_turn_statements()
+    answers = dumps([(row.id, row.lease_token, row.reply) for row in rows])
+    ours = connection.execute(sent, {"answers": answers, "now": now}).rowcount
+    if ours < len(rows):
+        return _Recorded(ours, 0)
+    connection.execute(accepted, {"now": now, "these": dumps([row.id for row in rows])})
+    alike: dict[tuple[datetime, bool | None], list[int]] = defaultdict(list)
+    for row in rows:
+        if row.deadline is not None:
+            alike[row.deadline, row.continues].append(row.id)
+    warnings = 0
+    for (deadline, continues), these in alike.items():
+        values = {"these": dumps(these), "now": now, "deadline": deadline, "continues": continues}
+        warnings += connection.execute(warned, values).rowcount
+    return _Recorded(ours, warnings)
+
+
+def _at_once(connection: Connection, rows: Sequence[_Row], now: datetime) -> _Recorded:
+    """On PostgreSQL: all of it in one statement, for each costs a question and its answer."""
+    members = sorted({row.member_id for row in rows if row.member_id is not None})
+    ours, warned, still_open = connection.execute(
+        _at_once_statement(),
+        {
+            "now": now,
+            "members": members,
+            "ids": [row.id for row in rows],
+            "tokens": [row.lease_token for row in rows],
+            "replies": [row.reply for row in rows],
+            "deadlines": [row.deadline for row in rows],
+            "continues": [row.continues for row in rows],
+        },
+    ).one()
+    return _Recorded(ours, warned, frozenset(still_open or ()))
+
+
+_NOW = bindparam("now", type_=UTCDateTime())
+
+
+def _sent(reply: Any) -> dict[str, Any]:
+    return {"state": MessageState.SENT, "sent_at": _NOW, "smtp_reply": reply, "lease_token": None, "lease_until": None}
+
+
+def _accepted_event(sent: Any) -> Select[Any]:
+    ids = (sent.member_id, sent.case_id, sent.campaign_id, sent.operator_id)
+    return select(_NOW, literal("mail_accepted"), sent.kind, *ids)
+
+
+def _warned(sent: Any, deadline: Any, continues: Any) -> Update:
+    """The server has accepted the warnings: from now on, and only from now on, these members are warned."""
+    case_ = Case.__table__.c
+    return (
+        update(Case.__table__)  # type: ignore[arg-type]
+        .where(
+            sent.case_id == case_.id,
+            sent.to_address == case_.address,
+            sent.once_key == outbox.case_key(Kind.WARNING, Case.address_generation),
+            case_.closed_at.is_(None),
+            case_.warned_at.is_(None),
+        )
+        .values(
+            warned_at=_NOW,
+            warned_to=case_.address,
+            told_it_continues=continues,
+            # Somebody who has answered meanwhile was told another day.
+            deadline_at=case((case_.answer.is_(None), deadline), else_=func.coalesce(case_.deadline_at, deadline)),
+        )
+    )
+
+
+@lru_cache(maxsize=1)
+def _in_turn_statements() -> tuple[Update, Insert, Update]:
+    """Made once, as the other: it takes longer to make them than to run them.
+
+    A group comes as one value in JSON, so that a statement is the same however many replies it writes down.
+    """
+    message = Message.__table__.c
+    answer = Listed("answers")
+    these = message.id.in_(select(Listed("these").numbers).scalar_subquery())
+    sent = (
+        update(Message.__table__)  # type: ignore[arg-type]
+        .where(message.id == answer.number(0), message.lease_token == answer.word(1))
+        .values(_sent(answer.word(2)))
+    )
+    warned = _warned(message, bindparam("deadline", type_=UTCDateTime()), bindparam("continues", type_=Boolean()))
+    return sent, events.inserted(_accepted_event(message).where(these)), warned.where(these)
+
+
+@lru_cache(maxsize=1)
+def _at_once_statement() -> Select[Any]:
+    """Who waits for a lock writes what has become of each row meanwhile: PostgreSQL asks the conditions once more."""
+
+    def given(name: str, of: Any) -> ColumnElement[Any]:
+        return bindparam(name, type_=ARRAY(of))
+
+    message = Message.__table__.c
+    locked = locking(select(func.unnest(given("members", BigInteger())).column_valued("id"))).scalar_subquery()
+    names: dict[str, Any] = {"ids": BigInteger(), "tokens": String(), "replies": String()}
+    names |= {"deadlines": UTCDateTime(), "continues": Boolean()}
+    answer = (
+        func.unnest(*(given(name, of) for name, of in names.items()))
+        .table_valued(*(column(name, of) for name, of in names.items()))
+        .render_derived(name="answer")
+        .c
+    )
+    sent = (
+        update(Message.__table__)  # type: ignore[arg-type]
+        # The members first, in the order of their ids: the condition is asked before any row is looked at.
+        .where(locked >= 0, message.id == answer.ids, message.lease_token == answer.tokens)
+        .values(_sent(answer.replies))
+        .returning(
+            message.kind, message.member_id, message.case_id, message.campaign_id, message.operator_id,
+            message.to_address, message.once_key, answer.deadlines, answer.continues,
+        )
+        .cte("sent")
+    )  # fmt: skip
+    event = events.inserted(_accepted_event(sent.c)).cte("event_written")
+    warned = _warned(sent.c, sent.c.deadlines, sent.c.continues).returning(Case.__table__.c.id).cte("warned")
+    return select(
+        select(func.count()).select_from(sent).scalar_subquery(),
+        select(func.count()).select_from(warned).scalar_subquery(),
+        func.array(dispatch.OPEN.scalar_subquery(), type_=ARRAY(BigInteger())),
+    ).add_cte(event)
 
 
 def _not_accepted(session: Session, settings: Settings, claimed: Claimed, result: MailResult, now: datetime) -> bool:
@@ -173,28 +307,6 @@ def _not_accepted(session: Session, settings: Settings, claimed: Claimed, result
             if member is not None:
                 address_is_dead(session, settings, member, claimed.to_address, now)
     return True
-
-
-def _warned(session: Session, settings: Settings, claimed: list[Claimed], now: datetime) -> None:
-    """The server has accepted the warnings: from now on, and only from now on, these members are warned."""
-    alike: dict[tuple[datetime, bool], list[Claimed]] = defaultdict(list)
-    for one in claimed:
-        assert one.deadline_at is not None
-        too_late = now >= dates.warned_by(one.deadline_at, settings.min_notice_days, settings.zone)
-        # Accepted too late for the day it names: that day is not acted on.
-        deadline = (
-            dates.month_end_with_notice(now, settings.min_notice_days, settings.zone) if too_late else one.deadline_at
-        )
-        alike[deadline, not ends_by_silence(settings, one.member.billed_by)].append(one)
-    for (deadline, continues), group in alike.items():
-        connection = session.connection()
-        values = {"these": dumps([one.id for one in group]), "now": now, "deadline": deadline, "continues": continues}
-        warned = connection.execute(_statements(connection.dialect.name).warned, values).rowcount
-        if warned < len(group) > 1:
-            raise NotAlike
-        for one in group:
-            if not warned or deadline != one.deadline_at:
-                _tell(session, one, deadline, now, warned=bool(warned))
 
 
 def _tell(session: Session, claimed: Claimed, deadline: datetime, now: datetime, *, warned: bool) -> None:
