@@ -44,6 +44,8 @@ class NoAddress(ValueError):
 
 def one_line(value: str) -> str:
     """A header's value without anything that would end it or begin another."""
+    if value.isprintable():
+        return value.strip()
     return _BREAKS_A_HEADER.sub(" ", value).strip()
 
 

@@ -338,4 +338,6 @@ def _why_not_open(error: Exception, connection: CarefulConnection) -> str:
 def _text(reply: bytes | str) -> str:
     """A reply as one line of printed characters; servers write what they like, and not all of it can be stored."""
     text = reply.decode("utf-8", "replace") if isinstance(reply, bytes) else reply
+    if text.isprintable() and "  " not in text:
+        return text.strip()
     return " ".join("".join(letter if letter.isprintable() else " " for letter in text).split())

@@ -34,10 +34,16 @@ def deadline(
             store,
             wording.voice(),
         )
-    return same_for_all.replace(_UID, _folded(f"UID:{uid}")).replace(_STAMP, f"{now:%Y%m%dT%H%M%SZ}")
+    before, between, after = same_for_all
+    return f"{before}{_folded(f'UID:{uid}')}{between}{_stamp(now.replace(microsecond=0))}{after}"
 
 
 _UID, _STAMP = "\x00UID", "\x00STAMP"
+
+
+@lru_cache(maxsize=16)
+def _stamp(second: datetime) -> str:
+    return f"{second:%Y%m%dT%H%M%SZ}"
 
 
 @lru_cache(maxsize=64)
@@ -49,8 +55,8 @@ def _described(
     deadline_at: datetime,
     store: str | None,
     voice: wording.Voice,
-) -> str:
-    """All but the id of the event and the instant of its making, which stand as what no text can hold."""
+) -> tuple[str, str, str]:
+    """What stands before the id of the event, between that and the instant of its making, and after both."""
     day, named = dates.named_day(deadline_at, zone), wording.end_of_day(deadline_at, zone)
     if store is not None:
         first = wording.billed_elsewhere(store)
@@ -86,7 +92,9 @@ def _described(
         "END:VEVENT",
         "END:VCALENDAR",
     ]
-    return "".join(f"{_folded(line)}\r\n" for line in lines)
+    before, _, rest = "".join(f"{_folded(line)}\r\n" for line in lines).partition(_UID)
+    between, _, after = rest.partition(_STAMP)
+    return before, between, after
 
 
 def _text(value: str) -> str:

@@ -79,7 +79,8 @@ NO_CASE = _OfCase._make([None] * len(_OfCase._fields))
 NO_CAMPAIGN = _OfCampaign._make([None] * len(_OfCampaign._fields))
 
 
-@dataclass(frozen=True, slots=True)
+# Not frozen, for the reason of words.Facts.
+@dataclass(slots=True)
 class Claimed:
     """A message this process holds, with all that its templates show. ``link`` is the one absolute link in it.
 

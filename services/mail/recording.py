@@ -145,11 +145,14 @@ def _row(settings: Settings, claimed: Claimed, result: MailResult, now: datetime
         return _Row(*written, claimed.member.id)
     assert claimed.deadline_at is not None
     deadline = claimed.deadline_at
-    if now >= dates.warned_by(deadline, settings.min_notice_days, settings.zone):
+    if now >= _warned_by(deadline, settings.min_notice_days, settings.zone):
         # Accepted too late for the day it names: that day is not acted on.
         deadline = dates.month_end_with_notice(now, settings.min_notice_days, settings.zone)
     continues = not ends_by_silence(settings, claimed.member.billed_by)
     return _Row(*written, claimed.member.id, deadline, continues)
+
+
+_warned_by = lru_cache(maxsize=16)(dates.warned_by)
 
 
 def _in_turn(connection: Connection, rows: Sequence[_Row], now: datetime) -> _Recorded:

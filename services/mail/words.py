@@ -21,6 +21,9 @@ from settings import Settings
 
 LONGEST_NAME = 60
 
+SIGN_IN_MINUTES = int(LIFETIME[Purpose.SIGN_IN] / timedelta(minutes=1))
+ERASE_MINUTES = int(LIFETIME[Purpose.ERASE] / timedelta(minutes=1))
+
 WITHOUT_FACTS = (Kind.ERASED, Kind.END_UNCLEAR, Kind.NEW_ADDRESS)
 """Mails that name no membership: it is gone, not clear, or not yet known to be the reader's."""
 
@@ -28,7 +31,8 @@ _LOOKS_LIKE_A_LINK = re.compile(r"://|www\.|\S\.[^\W\d_]{2,}(/|\b)|@", re.IGNORE
 _NOT_PRINTED = re.compile(r"[\x00-\x1f\x7f-\x9f\u200e\u200f\u2028-\u202e\u2066-\u2069]+")
 
 
-@dataclass(frozen=True, slots=True)
+# Not frozen: of so many fields that would take four times as long, for each mail.
+@dataclass(slots=True)
 class Facts:
     """What a mail is about; None is what is not known, not there, or not this mail's business."""
 
@@ -144,9 +148,8 @@ def in_words(settings: Settings, kind: Kind, facts: Facts, link: str | None, now
         "public_url": settings.public_url,
         "to_operator": kind in TO_OPERATORS,
     }
-    if kind in TO_OPERATORS:
-        return words | _for_operators(settings, kind, facts, now)
-    return words | _for_members(settings, kind, facts, now)
+    words.update((_for_operators if words["to_operator"] else _for_members)(settings, kind, facts, now))
+    return words
 
 
 def _for_members(settings: Settings, kind: Kind, facts: Facts, now: datetime) -> dict[str, Any]:
@@ -179,8 +182,8 @@ def _for_members(settings: Settings, kind: Kind, facts: Facts, now: datetime) ->
         "next_charge": worded(wording.long_date, facts.paid_through)
         if facts.paid_through is not None and facts.paid_through > now
         else None,
-        "sign_in_minutes": int(LIFETIME[Purpose.SIGN_IN] / timedelta(minutes=1)),
-        "erase_minutes": int(LIFETIME[Purpose.ERASE] / timedelta(minutes=1)),
+        "sign_in_minutes": SIGN_IN_MINUTES,
+        "erase_minutes": ERASE_MINUTES,
         **_why(settings, facts, now),
         **_end(settings, facts, now),
     }
