@@ -5,10 +5,9 @@
 3. What the server said is recorded and committed, for all lines that have heard since the last time in one transaction;
    only then do those lines get their next messages. No transaction waits for a server.
 
-Where the database is a server of its own (PostgreSQL), one thread records and another claims, while this one renders
-and sends; where it is a library (SQLite), this one does everything, and records when it has nothing else to do
-(``_Desk``). A crash can send as many messages twice as there were lines. The transaction that records looks which
-rounds are open: of one that is held, no more goes out than is on its way.
+One thread does it all, and records when it has nothing else to do; where the database is a server of its own
+(PostgreSQL), another claims meanwhile (``_Desk``). A crash can send as many messages twice as there were lines. The
+transaction that records looks which rounds are open: of one that is held, no more goes out than is on its way.
 
 One message's failure never stops another's. What cannot be rendered is failed with its reason. When the server is away
 for one message, those that are on their way and one that is sent next tell which of the two it is: if any gets an
@@ -24,7 +23,7 @@ from contextvars import copy_context
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from itertools import islice
-from typing import Self, TypeVar
+from typing import Self
 
 from jinja2 import TemplateError
 from sqlalchemy.exc import DBAPIError
@@ -35,7 +34,7 @@ from domain.ports import Clock, Mailer, Prepared
 from models import for_writing
 from services.mail import dispatch, letters, pace, recording, refusals
 from services.mail.dispatch import Claimed
-from services.mail.lines import LOOK_EVERY, Lines, Sent
+from services.mail.lines import LOOK_EVERY, Line, Lines, Sent
 from services.mail.recording import Answered
 from services.mail.words import Facts
 from settings import Settings
@@ -49,8 +48,6 @@ HANDFUL = 20
 MOST = 250
 FAST, SLOW = timedelta(seconds=0.5), timedelta(seconds=2)
 """A batch that is gone sooner is followed by one of twice the size, and one that takes longer by one of half of it."""
-
-T = TypeVar("T")
 
 NOT_TO_BE_RENDERED = (TemplateError, LookupError, ValueError, TypeError)
 
@@ -94,12 +91,12 @@ def deliver(
     """
     with Lines(mailer, settings.mail_connections) as lines, _Desk(session, settings, clock, commit) as desk:
         run = _Run(settings, clock, desk, lines)
-        desk.do(desk.hold_if_many_refused)
+        desk.hold_if_many_refused()
         run.work(enough, wait)
-        desk.do(desk.hold_if_many_refused)
+        desk.hold_if_many_refused()
         # While notices may not go anyway, by the hour or the day, no tick looks through a round's queue.
         if run.done.server_down is None and not run.notices_wait:
-            desk.do(desk.retire)
+            desk.retire()
     return run.done
 
 
@@ -120,8 +117,6 @@ class _Run:
         self._claimed_alone = False
         self._queue_is_empty = self._nothing_is_left = False
         self._to_record: list[Sent] = []
-        self._recording: Future[frozenset[int]] | None = None
-        self._recorded: list[Sent] = []
         self._suspicions: list[Answered] = []
         self._doubt = 0
         self._open: frozenset[int] | None = None
@@ -142,11 +137,14 @@ class _Run:
             if to_the_end:
                 self._give_back_all()
             if self._lines.in_use or self._claiming is not None:
-                # To write down what was answered is something to do, too, but keeps the database from everything else.
+                # What was answered is written down when nothing else can be done: the more of it, the less for each.
                 busy = not to_the_end and self._prepare()
-                moved = self._lines.go_on(0 if busy or self._may_record else LOOK_EVERY)
+                moved = self._lines.go_on(0 if busy or self._to_record else LOOK_EVERY)
                 self._take(self._lines.heard())
-                self._look_at_the_desk(idle=not (busy or moved))
+                if self._claiming is not None and self._claiming.done():
+                    self._receive()
+                if self._to_record and not (busy or moved):
+                    self._record_what_came()
             elif to_the_end:
                 break
             elif self._pause is not None:
@@ -198,29 +196,10 @@ class _Run:
         self._claimed_alone = not self._lines.in_use
         self._claiming = self._desk.begin_claim(self._batch, look_first, self._lines.ring)
 
-    @property
-    def _may_record(self) -> bool:
-        return self._recording is None and bool(self._to_record)
-
-    def _look_at_the_desk(self, *, idle: bool) -> None:
-        """Take what was claimed; free the lines of what is on record, and have the next written down.
-
-        ``idle``: there is nothing else to do just now.
-        """
-        if self._claiming is not None and self._claiming.done():
-            self._receive()
-        if self._recording is not None and self._recording.done():
-            still_open, self._recording = self._recording.result(), None
-            self._claimed_alone = False
-            self._count(_answered(self._recorded))
-            for sent in self._recorded:
-                self._lines.free_again(sent.line)
-            self._lines.all_is_well(len(self._recorded))
-            self._only(still_open)
-        if self._may_record and (idle or self._desk.is_apart):
-            self._recorded, self._to_record = self._to_record, []
-            answered = _answered(self._recorded)
-            self._recording = self._desk.begin(lambda: self._desk.record(answered), self._lines.ring)
+    def _record_what_came(self) -> None:
+        """And free the lines that it came on."""
+        came, self._to_record = self._to_record, []
+        self._record([(sent.of.claimed, sent.result) for sent in came], [sent.line for sent in came])
 
     def _receive(self) -> None:
         """Take what is being claimed; waits for it."""
@@ -247,7 +226,7 @@ class _Run:
                 return
             [failed] = several
             reason = f"cannot be rendered: {type(error).__name__}: {error}"
-            self._desk.do(lambda: self._desk.fail(failed.claimed, reason))
+            self._desk.fail(failed.claimed, reason)
             self.done.failed += 1
             self._stock.remove(failed)
 
@@ -287,10 +266,15 @@ class _Run:
             suspicions, self._suspicions = self._suspicions, []
             self._record(suspicions)
 
-    def _record(self, answered: Sequence[Answered]) -> None:
-        still_open = self._desk.do(lambda: self._desk.record(answered))
+    def _record(self, answered: Sequence[Answered], came_on: Sequence[Line] = ()) -> None:
+        """Once it is on record, the lines that it came on are free."""
+        still_open = self._desk.record(answered)
         self._claimed_alone = False
         self._count(answered)
+        for line in came_on:
+            self._lines.free_again(line)
+        if came_on:
+            self._lines.all_is_well(len(came_on))
         self._only(still_open)
 
     def _count(self, answered: Sequence[Answered]) -> None:
@@ -322,7 +306,7 @@ class _Run:
     def _give_back(self, ready: list[_Ready]) -> None:
         if ready:
             claimed = [one.claimed for one in ready]
-            self._desk.do(lambda: self._desk.give_back(claimed))
+            self._desk.give_back(claimed)
             gone = {one.id for one in claimed}
             self._stock = deque(ready for ready in self._stock if ready.claimed.id not in gone)
             # It can be claimed again, unless its round is stopped.
@@ -342,52 +326,25 @@ class _Batch:
     notices_wait: bool
 
 
-class _Oneself:
-    """Does at once what it is told to."""
-
-    def begin(self, work: Callable[[], T]) -> "Future[T]":
-        done: Future[T] = Future()
-        done.set_result(work())
-        return done
-
-    def go_home(self) -> None:
-        """There is nobody else to wait for."""
-
-
-class _Clerk:
-    """A thread that does one thing after the other, in the context of the application whose mails these are."""
-
-    def __init__(self, name: str) -> None:
-        self._thread = ThreadPoolExecutor(1, f"dormouse mail {name}")
-        self._context = copy_context()
-
-    def begin(self, work: Callable[[], T]) -> "Future[T]":
-        return self._thread.submit(self._context.run, work)
-
-    def go_home(self) -> None:
-        self._thread.shutdown()
-
-
 class _Desk:
     """What uses the database while a run lasts, one transaction after the other.
 
-    Where a server does the work (PostgreSQL), other mails are worded and sent meanwhile: threads wait for it. Claims
-    have a thread and a session of their own, because one takes as long as many replies to be written down, whose lines
-    wait for that. Where this process does the work itself (SQLite), a thread would win nothing: handing the interpreter
-    over and back, some ten times a transaction, takes longer than what goes on beside it.
+    Where a server does the work (PostgreSQL), claims have a thread and a session of their own: a claim takes as long as
+    many mails to be worded. All else is done by who sends, in few statements; handing the interpreter to another thread
+    and back, at each of them, takes longer than what could go on beside it. Where this process does the work of the
+    database as well (SQLite), that is so of claims, too.
     """
 
     def __init__(self, session: Session, settings: Settings, clock: Clock, commit: Callable[[], None]) -> None:
-        self._session = session
+        self._session = self._of_claims = session
         self._settings = settings
         self._clock = clock
-        self._commit = commit
-        self._records: _Oneself | _Clerk = _Oneself()
-        self._claims: _Oneself | _Clerk = self._records
-        self._of_claims, self._commit_claim = session, commit
-        self.is_apart = session.get_bind().dialect.name == "postgresql"
-        if self.is_apart:
-            self._records, self._claims = _Clerk("records"), _Clerk("claims")
+        self._commit = self._commit_claim = commit
+        self._thread: ThreadPoolExecutor | None = None
+        if session.get_bind().dialect.name == "postgresql":
+            self._thread = ThreadPoolExecutor(1, "dormouse mail claims")
+            # Of the application whose mails these are.
+            self._context = copy_context()
             self._of_claims = Session(session.get_bind())
             self._commit_claim = self._of_claims.commit
 
@@ -395,21 +352,19 @@ class _Desk:
         return self
 
     def __exit__(self, *exc: object) -> None:
-        self._records.go_home()
-        self._claims.go_home()
-        if self.is_apart:
+        if self._thread is not None:
+            self._thread.shutdown()
             self._of_claims.close()
 
-    def do(self, work: Callable[[], T]) -> T:
-        """Have it done, after what was begun before."""
-        return self._records.begin(work).result()
-
-    def begin(self, work: Callable[[], T], then: Callable[[], None]) -> "Future[T]":
-        """Have it done, and ``then`` called, by another thread than this where there is one."""
-        return _and_then(self._records.begin(work), then)
-
     def begin_claim(self, most: int, look_first: bool, then: Callable[[], None]) -> "Future[_Batch]":
-        return _and_then(self._claims.begin(lambda: self._claim(most, look_first)), then)
+        """Claim up to so many. ``then`` is called when they are claimed, by another thread where there is one."""
+        claiming: Future[_Batch] = Future()
+        if self._thread is not None:
+            claiming = self._thread.submit(self._context.run, self._claim, most, look_first)
+        else:
+            claiming.set_result(self._claim(most, look_first))
+        claiming.add_done_callback(lambda _: then())
+        return claiming
 
     def _claim(self, most: int, look_first: bool) -> _Batch:
         """Up to so many. ``look_first``: of what went before so much was refused that the round may have to be held."""
@@ -469,15 +424,6 @@ class _Desk:
         pace.give_back(self._session, self._settings, now, untried)
         self._commit()
         return still_open
-
-
-def _and_then(begun: "Future[T]", then: Callable[[], None]) -> "Future[T]":
-    begun.add_done_callback(lambda _: then())
-    return begun
-
-
-def _answered(sent: list[Sent]) -> list[Answered]:
-    return [(one.of.claimed, one.result) for one in sent]
 
 
 def _stands_still(claimed: Claimed, open_rounds: frozenset[int]) -> bool:

@@ -32,7 +32,7 @@ class Sent:
 
     of: Any
     result: MailResult
-    line: "_Line"
+    line: "Line"
 
 
 class Lines:
@@ -43,10 +43,10 @@ class Lines:
         self._most = self._ceiling = most
         self._allowed = 1
         self._answers = 0
-        self._lines: list[_Line] = []
-        self._idle: list[_Line] = []
+        self._lines: list[Line] = []
+        self._idle: list[Line] = []
         self._closing: list[threading.Thread] = []
-        self._watched: dict[int, _Line] = {}
+        self._watched: dict[int, Line] = {}
         self._system = select.poll()
         self._look_at = 0.0
         self._heard: deque[Sent] = deque()
@@ -76,7 +76,7 @@ class Lines:
     def send(self, of: object, mail: Prepared) -> None:
         """Hand a message to a line that is ``free``; returns at once."""
         if not self._idle:
-            self._lines.append(_Line(self._mailer, self._put))
+            self._lines.append(Line(self._mailer, self._put))
             self._idle.append(self._lines[-1])
         self.in_use += 1
         line = self._idle.pop()
@@ -121,7 +121,7 @@ class Lines:
             sent.line.answers = not sent.result.server_down
         return found
 
-    def free_again(self, line: "_Line") -> None:
+    def free_again(self, line: "Line") -> None:
         """What it sent is on record, or does not have to be."""
         self.in_use -= 1
         self._idle.append(line)
@@ -138,7 +138,7 @@ class Lines:
         """Until all is well again: somebody has to find out whether the server is there."""
         self._allowed = 1
 
-    def do_without(self, line: "_Line") -> bool:
+    def do_without(self, line: "Line") -> bool:
         """Close a free line that got no connection, if there are others that have one. False: it is the only one."""
         if not any(other.answers for other in self._lines if other is not line):
             return False
@@ -150,7 +150,7 @@ class Lines:
         self._answers = 0
         return True
 
-    def _go_on(self, line: "_Line") -> None:
+    def _go_on(self, line: "Line") -> None:
         result = line.exchange.go_on()
         if result is None:
             return
@@ -167,7 +167,7 @@ class Lines:
         self.ring()
 
 
-class _Line:
+class Line:
     """A connection, and what is under way on it. Its threads are not waited for when the process ends: what they were
     sending is taken up again after its lease."""
 

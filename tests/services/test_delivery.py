@@ -96,7 +96,7 @@ def test_of_replies_that_came_together_each_is_written_down_as_it_is(session: Se
     session.commit()
     accepted = MailResult(accepted=True, code=250, reply="250 OK")
     with delivery._Desk(session, here.settings, here.clock, session.commit) as desk:
-        desk.do(lambda: desk.record([(one, accepted) for one in claimed.values()]))
+        desk.record([(one, accepted) for one in claimed.values()])
     session.rollback()
     assert {name: session.get_one(Message, one.id).state for name, one in claimed.items()} == {
         "lost": "sending", "over": "sent", "mia": "sent", "noor": "sent", "back": "sent",

@@ -242,7 +242,7 @@ def test_what_was_claimed_before_a_hold_and_not_taken_yet_goes_back(make_app: Ca
             run = delivery._Run(here.settings, here.clock, desk, lines)
             run._only(frozenset({1}))
             run._claim()
-            assert desk.do(lambda: session.scalars(select(Message.state).distinct()).all()) == ["sending"]
+            assert session.scalars(select(Message.state).distinct()).all() == ["sending"]
 
             def hold() -> frozenset[int]:
                 session.rollback()
@@ -252,6 +252,6 @@ def test_what_was_claimed_before_a_hold_and_not_taken_yet_goes_back(make_app: Ca
                 session.commit()
                 return still_open
 
-            run._only(desk.do(hold))
+            run._only(hold())
             assert not run._stock
         assert states(session) == {("queued", 0): 8}
