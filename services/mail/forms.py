@@ -22,7 +22,7 @@ TEXT_WIDTH = 72
 LONGEST_SUBJECT = 200
 
 MOST_FORMS = 100
-MOST_PARAGRAPHS = 1000
+MOST_PARAGRAPHS = 200
 
 AS_THEY_ARE = frozenset({"kind", "service", "public_url"})
 """Words that are the same for all, or that templates look at: they are no marks."""

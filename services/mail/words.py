@@ -220,7 +220,7 @@ def _why(settings: Settings, facts: Facts, now: datetime) -> dict[str, Any]:
     return words if charged is None else {**words, "paid": charged}
 
 
-@lru_cache(maxsize=4096)
+@lru_cache(maxsize=1024)
 def _why_in_words(
     rule: str,
     found: tuple[date | None, ...],
