@@ -138,6 +138,7 @@ class _Run:
                 self._give_back_all()
             if self._lines.in_use or self._claiming is not None:
                 # What was answered is written down when nothing else can be done: the more of it, the less for each.
+                # In the end nothing is: what is given back could be claimed, and given back, for ever.
                 busy = not to_the_end and self._prepare()
                 moved = self._lines.go_on(0 if busy or self._to_record else LOOK_EVERY)
                 self._take(self._lines.heard())
@@ -174,7 +175,8 @@ class _Run:
             self._claim()
         unrendered = [ready for ready in islice(self._stock, ahead) if ready.mail is None][:HANDFUL]
         self._render(unrendered)
-        return bool(unrendered)
+        # What cannot be rendered has left the stock, and as much may follow it as there is: no line waits for that.
+        return any(ready.mail is not None for ready in unrendered)
 
     @property
     def _many_refused(self) -> bool:
@@ -332,7 +334,8 @@ class _Desk:
     Where a server does the work (PostgreSQL), claims have a thread and a session of their own: a claim takes as long as
     many mails to be worded. All else is done by who sends, in few statements; handing the interpreter to another thread
     and back, at each of them, takes longer than what could go on beside it. Where this process does the work of the
-    database as well (SQLite), that is so of claims, too.
+    database as well (SQLite), that is so of claims, too. So whoever waits for a lock keeps all lines waiting; what is
+    said on them meanwhile is heard afterwards.
     """
 
     def __init__(self, session: Session, settings: Settings, clock: Clock, commit: Callable[[], None]) -> None:
@@ -393,7 +396,24 @@ class _Desk:
         except (DBAPIError, recording.NotAlike):
             # What was sent must not be sent again because of what another message met: each once more, by itself.
             self._session.rollback()
-            return [self._write([one]) for one in answered][-1]
+        lost: DBAPIError | None = None
+        for one in answered:
+            try:
+                still_open = self._write_alone(one)
+            except DBAPIError as error:
+                self._session.rollback()
+                lost = error
+        if lost is not None:
+            raise lost
+        return still_open
+
+    def _write_alone(self, one: Answered) -> frozenset[int]:
+        try:
+            return self._write([one])
+        except DBAPIError:
+            # A deadlock, say: the second time it is over.
+            self._session.rollback()
+            return self._write([one])
 
     def fail(self, claimed: Claimed, reason: str) -> None:
         for_writing(self._session)

@@ -117,14 +117,14 @@ class Claimed:
 def claim(session: Session, settings: Settings, now: datetime, limit: int, *, notices: bool = True) -> list[Claimed]:
     """Take up to ``limit`` due messages for this process; commit before rendering. Those of others are skipped.
 
-    Without ``notices``, only what no pace holds back.
+    Without ``notices``, only what no pace holds back; and no notice is looked at while no round is open.
     """
     _release_expired(session, now)
     token = new_batch()
     lease = {"token": token, "lease_until": now + LEASE}
     connection = session.connection()
     connection.execute(
-        _taking(tuple(settings.exempt_plans), notices),
+        _taking(tuple(settings.exempt_plans), notices and bool(open_rounds(session))),
         {
             **lease,
             "now": now,
@@ -279,10 +279,10 @@ def give_back(session: Session, claimed: list[Claimed]) -> None:
 
 def open_rounds(session: Session) -> frozenset[int]:
     """The campaigns whose notices may go out just now."""
-    return frozenset(session.connection().execute(OPEN).scalars())
+    return frozenset(session.connection().execute(_OPEN).scalars())
 
 
-OPEN = select(Campaign.__table__.c.id).where(Campaign.__table__.c.state == CampaignState.OPEN)
+_OPEN = select(Campaign.__table__.c.id).where(Campaign.__table__.c.state == CampaignState.OPEN)
 
 
 def retire(session: Session, settings: Settings, now: datetime) -> int:

@@ -75,10 +75,12 @@ def record_all(session: Session, settings: Settings, answered: Sequence[Answered
     others = [(one, result) for one, result in answered if not result.accepted]
     if others:
         _lock_members(session, [one for one, _ in answered])
-    still_open = _accepted(session, settings, accepted, now).still_open if accepted else None
+    if accepted:
+        _accepted(session, settings, accepted, now)
     for one, result in others:
         _not_accepted(session, settings, one, result, now)
-    return dispatch.open_rounds(session) if still_open is None else still_open
+    # A question by itself: whoever has waited for a lock is to hear what has been held meanwhile.
+    return dispatch.open_rounds(session)
 
 
 def fail(session: Session, claimed: Claimed, reason: str, now: datetime) -> None:
@@ -95,11 +97,10 @@ def fail(session: Session, claimed: Claimed, reason: str, now: datetime) -> None
 
 @dataclass(frozen=True, slots=True)
 class _Recorded:
-    """Of how many the lease was still ours, how many cases are warned by it, and, if that was asked, what is open."""
+    """Of how many the lease was still ours, and how many cases are warned by it."""
 
     ours: int
     warned: int
-    still_open: frozenset[int] | None = None
 
 
 def _lock_members(session: Session, claimed: Sequence[Claimed]) -> None:
@@ -107,7 +108,7 @@ def _lock_members(session: Session, claimed: Sequence[Claimed]) -> None:
 
 
 def _accepted(session: Session, settings: Settings, accepted: list[Answered], now: datetime) -> _Recorded:
-    """Of several, those of all of them or NotAlike."""
+    """Of several all, or NotAlike."""
     rows = [_row(settings, one, result, now) for one, result in accepted]
     on_postgresql = session.get_bind().dialect.name == "postgresql"
     recorded = (_at_once if on_postgresql else _in_turn)(session.connection(), rows, now)
@@ -177,7 +178,7 @@ def _in_turn(connection: Connection, rows: Sequence[_Row], now: datetime) -> _Re
 def _at_once(connection: Connection, rows: Sequence[_Row], now: datetime) -> _Recorded:
     """On PostgreSQL: all of it in one statement, for each costs a question and its answer."""
     members = sorted({row.member_id for row in rows if row.member_id is not None})
-    ours, warned, still_open = connection.execute(
+    ours, warned = connection.execute(
         _at_once_statement(),
         {
             "now": now,
@@ -189,7 +190,7 @@ def _at_once(connection: Connection, rows: Sequence[_Row], now: datetime) -> _Re
             "continues": [row.continues for row in rows],
         },
     ).one()
-    return _Recorded(ours, warned, frozenset(still_open or ()))
+    return _Recorded(ours, warned)
 
 
 _NOW = bindparam("now", type_=UTCDateTime())
@@ -277,7 +278,6 @@ def _at_once_statement() -> Select[Any]:
     return select(
         select(func.count()).select_from(sent).scalar_subquery(),
         select(func.count()).select_from(warned).scalar_subquery(),
-        func.array(dispatch.OPEN.scalar_subquery(), type_=ARRAY(BigInteger())),
     ).add_cte(event)
 
 

@@ -65,8 +65,8 @@ MUTATIONS = [
     Mutation(
         "A warning accepted too late for the day it names does not move that day",
         "services/mail/recording.py",
-        "        too_late = now >= dates.warned_by(one.deadline_at, settings.min_notice_days, settings.zone)\n",
-        "        too_late = False\n",
+        "    if now >= _warned_by(deadline, settings.min_notice_days, settings.zone):\n",
+        "    if False:\n",
         "tests/services/test_scenarios.py::test_scenario_10_a_warning_accepted_too_late_moves_the_deadline",
     ),
     Mutation(
@@ -200,6 +200,13 @@ MUTATIONS = [
         "tests/faults/test_overlap.py::test_scenario_15_a_sender_slower_than_its_lease_and_the_one_who_took_the_row",
     ),
     Mutation(
+        "A sender records on PostgreSQL a mail whose lease is no longer its own",
+        "services/mail/recording.py",
+        "message.id == answer.ids, message.lease_token == answer.tokens)",
+        "message.id == answer.ids)",
+        "tests/services/test_delivery.py::test_of_replies_that_came_together_each_is_written_down_as_it_is",
+    ),
+    Mutation(
         "A new Message-ID for each try",
         "services/mail/dispatch.py",
         "            message_id=func.coalesce(\n                _TABLE.c.message_id, ",
@@ -272,7 +279,7 @@ MUTATIONS = [
     Mutation(
         "A warning with a link that opens nothing counts",
         "services/mail/recording.py",
-        "                message.once_key == outbox.case_key(Kind.WARNING, Case.address_generation),\n",
+        "            sent.once_key == outbox.case_key(Kind.WARNING, Case.address_generation),\n",
         "",
         "tests/services/test_month_end_truths.py::test_the_last_day_that_a_warning_names_is_the_one_that_holds",
     ),

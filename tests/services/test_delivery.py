@@ -1,20 +1,23 @@
 """The outbox meets a real SMTP server: claims, replies, crashes of the line, and what is on record afterwards."""
 
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from datetime import timedelta
 from threading import Event as Signal
 from threading import current_thread
+from time import monotonic
 from typing import Any
 
 import pytest
 from flask import Flask
-from sqlalchemy import select, update
+from sqlalchemy import select, text, update
 from sqlalchemy.orm import Session
 
 from adapters.mail.smtp import SmtpMailer
 from domain.notices import Kind
 from domain.ports import MailResult
-from models import Campaign, Case, Event, Member, Message
+from models import Campaign, Case, Event, Member, Message, db
 from services import campaigns, outbox
 from services.installation import installed
 from services.mail import delivery, dispatch, recording
@@ -60,7 +63,7 @@ def test_what_a_reply_puts_into_the_outbox_goes_out_in_the_same_run_whenever_one
             assert freed.wait(30)
         return found
 
-    def with_a_consequence(recording_session: Session, *args: Any) -> int:
+    def with_a_consequence(recording_session: Session, *args: Any) -> Any:
         outbox.put(
             recording_session, kind=Kind.WELCOME_BACK, once_key="second", now=NOW,
             member=recording_session.get_one(Member, second.id),
@@ -77,36 +80,108 @@ def test_what_a_reply_puts_into_the_outbox_goes_out_in_the_same_run_whenever_one
     assert deliver(session) == Delivered(sent=2)
 
 
-def test_of_replies_that_came_together_each_is_written_down_as_it_is(session: Session) -> None:
-    """One has lost its lease, of one the case is over, one is no warning: the others are warned all the same."""
+@pytest.mark.parametrize("odd", [{"lost"}, {"over"}, {"lost", "over"}, set()], ids=str)
+def test_of_replies_that_came_together_each_is_written_down_as_it_is(session: Session, odd: set[str]) -> None:
+    """One may have lost its lease, of one the case may be over, one is no warning: the others are warned all the same.
+
+    Each of the day and of what silence comes to as its own mail has said it.
+    """
     here = installed()
     factories.live_feed(session, NOW)
-    names = ("lost", "over", "mia", "noor")
-    for name in names:
-        factories.dormant(session, email=f"{name}@example.org")
+    for name in (*sorted(odd), "mia", "noor"):
+        factories.dormant(session, email=f"{name}@example.org", billed_by="a store" if name == "noor" else None)
     campaigns.draft(session, here.settings, "2026-06", NOW)
     campaigns.approve(session, here.settings, "2026-06", NOW)
     back = factories.member(session, email="back@example.org")
     outbox.put(session, kind=Kind.WELCOME_BACK, once_key="back", now=NOW, member=back)
     claimed = {one.to_address.partition("@")[0]: one for one in dispatch.claim(session, here.settings, NOW, 10)}
     session.commit()
-    session.execute(update(Message).where(Message.id == claimed["lost"].id).values(lease_token="another's"))
-    over = session.get_one(Case, claimed["over"].case.id)
-    over.state, over.closed_at = "withdrawn", NOW
+    other_day = factories.at("2026-08-31 22:00")
+    claimed["noor"] = replace(claimed["noor"], deadline_at=other_day)
+    if "lost" in odd:
+        session.execute(update(Message).where(Message.id == claimed["lost"].id).values(lease_token="another's"))
+    if "over" in odd:
+        over = session.get_one(Case, claimed["over"].case.id)
+        over.state, over.closed_at = "withdrawn", NOW
     session.commit()
     accepted = MailResult(accepted=True, code=250, reply="250 OK")
     with delivery._Desk(session, here.settings, here.clock, session.commit) as desk:
-        desk.record([(one, accepted) for one in claimed.values()])
+        assert desk.record([(one, accepted) for one in claimed.values()]) == {claimed["mia"].campaign.id}
     session.rollback()
-    assert {name: session.get_one(Message, one.id).state for name, one in claimed.items()} == {
-        "lost": "sending", "over": "sent", "mia": "sent", "noor": "sent", "back": "sent",
-    }  # fmt: skip
-    warned = session.scalars(select(Case.warned_to).where(Case.warned_at.is_not(None))).all()
-    assert sorted(warned) == ["mia@example.org", "noor@example.org"]
+    states = {name: session.get_one(Message, one.id).state for name, one in claimed.items()}
+    assert states == dict.fromkeys(claimed, "sent") | dict.fromkeys({"lost"} & odd, "sending")
+    warned = select(Case.warned_to, Case.deadline_at, Case.told_it_continues).where(Case.warned_at.is_not(None))
+    assert {tuple(row) for row in session.execute(warned)} == {
+        ("mia@example.org", claimed["mia"].deadline_at, False),
+        ("noor@example.org", other_day, True),
+    }
     told = session.scalars(select(Message.to_address).where(Message.kind == Kind.WITHDRAWN)).all()
-    assert told == ["over@example.org"], "it was on its way when the case ended"
-    accepted_ones = session.scalars(select(Event.detail).where(Event.code == "mail_accepted")).all()
-    assert sorted(accepted_ones) == ["warning", "warning", "warning", "welcome_back"]
+    assert told == ["over@example.org"] * ("over" in odd), "it was on its way when the case ended"
+    events = sorted(session.scalars(select(Event.detail).where(Event.code == "mail_accepted")))
+    assert events == ["warning"] * (2 + ("over" in odd)) + ["welcome_back"]
+
+
+@pytest.mark.parametrize("database_url", ["postgresql"], indirect=True)
+def test_who_waits_to_write_down_hears_what_was_held_meanwhile_and_keeps_nobody_waiting(
+    make_app: Callable[..., Flask],
+) -> None:
+    """On PostgreSQL: an import has the member. The members come before the messages, in whatever is locked."""
+    app = make_app()
+    with app.app_context():
+        session, here = db.session(), installed()
+        factories.live_feed(session, NOW)
+        for name in ("mia", "noor"):
+            factories.dormant(session, email=f"{name}@example.org")
+        campaigns.draft(session, here.settings, "2026-06", NOW)
+        campaigns.approve(session, here.settings, "2026-06", NOW)
+        session.commit()
+        claimed = dispatch.claim(session, here.settings, NOW, 10)
+        session.commit()
+        accepted = MailResult(accepted=True, code=250, reply="250 OK")
+        with ThreadPoolExecutor(1) as sender, db.engine.connect() as another, db.engine.connect() as third:
+            another.execute(select(Member.id).where(Member.id == claimed[1].member.id).with_for_update())
+
+            def record() -> frozenset[int]:
+                with app.app_context():
+                    own = db.session()
+                    with delivery._Desk(own, here.settings, here.clock, own.commit) as desk:
+                        return desk.record([(one, accepted) for one in claimed])
+
+            recording_it = sender.submit(record)
+            waiting = text("SELECT count(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock'")
+            until = monotonic() + 60
+            while not third.scalar(waiting):
+                assert monotonic() < until
+            third.execute(select(Message.id).with_for_update(nowait=True)).all()
+            third.rollback()
+            another.execute(update(Campaign).values(state="held", hold_reason="operator"))
+            another.commit()
+            assert recording_it.result() == frozenset()
+        assert session.scalars(select(Message.state)).all() == ["sent", "sent"]
+
+
+def test_of_a_handful_only_what_cannot_be_rendered_or_addressed_is_failed(
+    make_app: Callable[..., Flask], smtp: SmtpCatcher
+) -> None:
+    with make_app(mail_connections=6).app_context():
+        session = db.session()
+        operator = factories.operator(session, email="operator@example.org")
+        broken = Campaign(month="2026-13", state="draft", policy={}, drafted_at=NOW, dormant_count=1)
+        session.add(broken)
+        session.flush()
+        names = [f"m{number}@example.org" for number in range(9)]
+        for name in (*names, "nobody"):
+            member = factories.member(session, email=name)
+            outbox.put(session, kind=Kind.WELCOME_BACK, once_key=name, now=NOW, member=member)
+        outbox.put(session, kind=Kind.CAMPAIGN_READY, once_key="c", now=NOW, operator=operator, campaign=broken)
+        # All in the one handful.
+        session.execute(update(Message).values(priority=1))
+        session.commit()
+        assert deliver(session) == Delivered(sent=9, failed=2)
+        found = messages(session)
+        assert {name: found[name].state for name in names} == dict.fromkeys(names, "sent")
+        assert "cannot be rendered: ValueError" in (found["operator@example.org"].smtp_reply or "")
+        assert found["nobody"].smtp_reply == "this is not an address that mail can be sent to"
 
 
 @pytest.fixture

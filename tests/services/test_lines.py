@@ -1,21 +1,22 @@
 """Several connections at once: what one of them does, or meets, changes nothing of what is promised of each mail."""
 
-import sqlite3
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator
+from typing import Any
 
 import pytest
 from flask import Flask
-from sqlalchemy import select
+from sqlalchemy import Engine, NullPool, create_engine, select, text, update
 from sqlalchemy.exc import OperationalError
 from sqlalchemy.orm import Session
 
 from adapters.mail.smtp import SmtpMailer
 from domain.notices import Kind
-from models import Message, db, for_writing
+from domain.ports import MailResult
+from models import Campaign, Event, Message, db, for_writing
 from services import campaigns, outbox
 from services.installation import installed
-from services.mail import delivery, dispatch
+from services.mail import delivery, dispatch, recording
 from services.mail.delivery import Delivered
 from tests import factories
 from tests.conftest import NOW
@@ -84,25 +85,26 @@ def test_all_lines_work_and_each_mail_goes_out_once(session: Session) -> None:
 
 
 @pytest.fixture
-def database_url(sqlite_url: str, request: pytest.FixtureRequest) -> str:
-    return sqlite_url
+def another(database_url: str) -> Engine:
+    """The database as somebody else sees it; any wait for a lock is over after twenty seconds."""
+    sqlite = database_url.startswith("sqlite")
+    within = {"timeout": 20} if sqlite else {"options": "-c lock_timeout=20s"}
+    return create_engine(database_url, poolclass=NullPool, connect_args=within)
 
 
-def test_no_line_sends_another_before_what_it_sent_is_on_record(session: Session, database_url: str) -> None:
+def test_no_line_sends_another_before_what_it_sent_is_on_record(session: Session, another: Engine) -> None:
     """Design promise 5, asked by the server itself: at each MAIL it looks into the database."""
     queue(session, 60)
     by_line: dict[int, list[str]] = defaultdict(list)
     early: list[str] = []
-    path = database_url.removeprefix("sqlite:///")
 
     def look(moment: Moment) -> None:
         if moment.stage == Stage.KEPT:
             by_line[moment.connection].append(moment.recipient)
         if moment.stage == Stage.MAIL and by_line[moment.connection]:
             last = by_line[moment.connection][-1]
-            with sqlite3.connect(path) as other:
-                (state,) = other.execute("SELECT state FROM message WHERE to_address = ?", (last,)).fetchone()
-            other.close()
+            with another.connect() as other:
+                state = other.scalar(text("SELECT state FROM message WHERE to_address = :last"), {"last": last})
             if state != "sent":
                 early.append(last)
 
@@ -112,20 +114,19 @@ def test_no_line_sends_another_before_what_it_sent_is_on_record(session: Session
     assert max(map(len, by_line.values())) > 1
 
 
-def test_no_transaction_waits_for_a_server(session: Session, database_url: str) -> None:
+def test_no_transaction_waits_for_a_server(session: Session, another: Engine) -> None:
     """Before each reply the server writes into the database: it would wait for ever for who waits for it."""
     queue(session, 30)
-    locked: list[sqlite3.OperationalError] = []
-    path = database_url.removeprefix("sqlite:///")
+    locked: list[OperationalError] = []
+    all_of_it = "BEGIN IMMEDIATE" if another.dialect.name == "sqlite" else "LOCK TABLE message IN EXCLUSIVE MODE"
 
     def write(moment: Moment) -> None:
-        other = sqlite3.connect(path, timeout=20, isolation_level=None)
-        try:
-            other.execute("BEGIN IMMEDIATE")
-            other.execute("ROLLBACK")
-        except sqlite3.OperationalError as error:
-            locked.append(error)
-        other.close()
+        with another.connect() as other:
+            try:
+                other.exec_driver_sql(all_of_it)
+            except OperationalError as error:
+                locked.append(error)
+            other.rollback()
 
     with Unkind(write) as server:
         assert deliver(session, server, time_limit=60).sent == 30
@@ -187,6 +188,77 @@ def test_what_was_sent_is_written_down_although_the_first_try_to_do_so_fails(ses
     assert len(failed_at) > 1
 
 
+def test_of_replies_that_are_not_alike_each_has_a_second_try_too(session: Session) -> None:
+    """One has lost its lease, so each is written down by itself; then there is a deadlock."""
+    here = installed()
+    names = queue(session, 4)
+    claimed = dispatch.claim(session, here.settings, NOW, 10)
+    session.commit()
+    session.execute(update(Message).where(Message.to_address == names[3]).values(lease_token="another's"))
+    session.commit()
+    commits: list[int] = []
+
+    def commit() -> None:
+        commits.append(len(commits))
+        if len(commits) == 2:
+            raise OperationalError("COMMIT", {}, Exception("deadlock detected"))
+        session.commit()
+
+    accepted = MailResult(accepted=True, code=250, reply="250 OK")
+    with delivery._Desk(session, here.settings, here.clock, commit) as desk:
+        desk.record([(one, accepted) for one in claimed])
+    assert states(session) == {("sent", 1): 3, ("sending", 1): 1}
+    assert len(session.scalars(select(Event.id).where(Event.code == "mail_accepted")).all()) == 3
+
+
+def test_one_that_cannot_be_written_down_keeps_no_other_from_it(session: Session) -> None:
+    here = installed()
+    names = queue(session, 4)
+    claimed = dispatch.claim(session, here.settings, NOW, 10)
+    session.commit()
+
+    def commit() -> None:
+        if session.scalar(select(Message.state).where(Message.to_address == names[1])) == "sent":
+            raise OperationalError("COMMIT", {}, Exception("disk I/O error"))
+        session.commit()
+
+    accepted = MailResult(accepted=True, code=250, reply="250 OK")
+    with (
+        delivery._Desk(session, here.settings, here.clock, commit) as desk,
+        pytest.raises(OperationalError, match="disk I/O error"),
+    ):
+        desk.record([(one, accepted) for one in claimed])
+    assert states(session) == {("sent", 1): 3, ("sending", 1): 1}
+
+
+def test_a_reply_does_not_wait_for_all_that_cannot_be_rendered(session: Session, monkeypatch: Any) -> None:
+    [good] = queue(session, 1)
+    operator = factories.operator(session, email="operator@example.org")
+    # No program writes such a month; a hand in the database might.
+    broken = Campaign(month="2026-13", state="draft", policy={}, drafted_at=NOW, dormant_count=1)
+    session.add(broken)
+    session.flush()
+    for number in range(400):
+        outbox.put(
+            session, kind=Kind.CAMPAIGN_READY, once_key=f"c:{number}", now=NOW, operator=operator, campaign=broken
+        )
+    session.execute(update(Message).where(Message.to_address == good).values(priority=0))
+    session.commit()
+    record_all = recording.record_all
+    failed_before: list[int] = []
+
+    def counting(*args: Any) -> Any:
+        failed_before.append(states(session)["failed", 1])
+        session.rollback()
+        for_writing(session)
+        return record_all(*args)
+
+    monkeypatch.setattr(recording, "record_all", counting)
+    with Unkind() as server:
+        assert deliver(session, server) == Delivered(sent=1, failed=400)
+    assert failed_before[0] < 200
+
+
 def test_when_the_budget_is_over_what_is_under_way_is_recorded_and_the_rest_given_back(session: Session) -> None:
     queue(session, 60)
     with Unkind() as server:
@@ -225,7 +297,7 @@ def test_of_a_round_that_is_held_no_more_goes_out_than_is_on_its_way(make_app: C
 
 
 def test_what_was_claimed_before_a_hold_and_not_taken_yet_goes_back(make_app: Callable[..., Flask]) -> None:
-    """The thread that claims may be ahead of the one that sends: the hold is heard of before the batch is in hand."""
+    """A thread that claims may be ahead of the one that sends: the hold is heard of before the batch is in hand."""
     app = make_app(mail_connections=LINES, max_dormant_percent=100)
     with app.app_context():
         session, here = db.session(), installed()
@@ -242,6 +314,8 @@ def test_what_was_claimed_before_a_hold_and_not_taken_yet_goes_back(make_app: Ca
             run = delivery._Run(here.settings, here.clock, desk, lines)
             run._only(frozenset({1}))
             run._claim()
+            assert run._claiming is not None
+            run._claiming.result()
             assert session.scalars(select(Message.state).distinct()).all() == ["sending"]
 
             def hold() -> frozenset[int]:

@@ -293,6 +293,17 @@ def test_a_claim_looks_at_no_more_mails_than_it_takes(make_database: Callable[..
         for table in ("member", "member_case", "message"):
             assert not reads_all_of(table, plan), plan
 
+        # Of a round that is held nothing goes out: a sign-in mail does not have to wait until all of it is looked at.
+        for_writing(session)
+        campaigns.hold(session, settings, "2026-06", JUNE)
+        session.commit()
+
+        def claim_while_held() -> None:
+            for_writing(session)
+            assert dispatch.claim(session, settings, JUNE, 10) == []
+
+        assert re.search(r"priority ?<", plans(session, claim_while_held, "WITH chosen"))
+
 
 def test_what_is_asked_again_and_again_goes_by_an_index(make_database: Callable[..., Database]) -> None:
     """By a provider's word, by each come-back, by each tick, by each link that is deleted."""
