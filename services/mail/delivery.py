@@ -137,15 +137,17 @@ class _Run:
             if to_the_end:
                 self._give_back_all()
             if self._lines.in_use or self._claiming is not None:
-                # What was answered is written down when nothing else can be done: the more of it, the less for each.
-                # In the end nothing is: what is given back could be claimed, and given back, for ever.
-                busy = not to_the_end and self._prepare()
-                moved = self._lines.go_on(0 if busy or self._to_record else LOOK_EVERY)
+                moved = self._lines.go_on()
+                # In the end nothing is prepared: what is given back could be claimed, and given back, for ever.
+                if not (moved or (not to_the_end and self._prepare())):
+                    # What was answered is written down when there is nothing else to do: the more, the less for each.
+                    if self._to_record:
+                        self._record_what_came()
+                    else:
+                        self._lines.go_on(LOOK_EVERY)
                 self._take(self._lines.heard())
                 if self._claiming is not None and self._claiming.done():
                     self._receive()
-                if self._to_record and not (busy or moved):
-                    self._record_what_came()
             elif to_the_end:
                 break
             elif self._pause is not None:

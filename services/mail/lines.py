@@ -36,7 +36,7 @@ class Sent:
 
 
 class Lines:
-    """At first one line; with every answer, up to twice as many, and at most ``most``. A context manager."""
+    """At first one line; once that has had an answer, at most ``most``. A context manager."""
 
     def __init__(self, mailer: Mailer, most: int) -> None:
         self._mailer = mailer
@@ -132,7 +132,7 @@ class Lines:
         if self._answers >= GROW_AFTER:
             self._answers = 0
             self._ceiling = min(self._most, self._ceiling * 2)
-        self._allowed = min(self._ceiling, max(1, self._allowed * 2))
+        self._allowed = self._ceiling
 
     def one_at_a_time(self) -> None:
         """Until all is well again: somebody has to find out whether the server is there."""

@@ -80,15 +80,15 @@ def test_what_a_reply_puts_into_the_outbox_goes_out_in_the_same_run_whenever_one
     assert deliver(session) == Delivered(sent=2)
 
 
-@pytest.mark.parametrize("odd", [{"lost"}, {"over"}, {"lost", "over"}, set()], ids=str)
-def test_of_replies_that_came_together_each_is_written_down_as_it_is(session: Session, odd: set[str]) -> None:
+@pytest.mark.parametrize("odd", [("lost",), ("over",), ("lost", "over"), ()], ids="-".join)
+def test_of_replies_that_came_together_each_is_written_down_as_it_is(session: Session, odd: tuple[str, ...]) -> None:
     """One may have lost its lease, of one the case may be over, one is no warning: the others are warned all the same.
 
     Each of the day and of what silence comes to as its own mail has said it.
     """
     here = installed()
     factories.live_feed(session, NOW)
-    for name in (*sorted(odd), "mia", "noor"):
+    for name in (*odd, "mia", "noor"):
         factories.dormant(session, email=f"{name}@example.org", billed_by="a store" if name == "noor" else None)
     campaigns.draft(session, here.settings, "2026-06", NOW)
     campaigns.approve(session, here.settings, "2026-06", NOW)
@@ -109,7 +109,7 @@ def test_of_replies_that_came_together_each_is_written_down_as_it_is(session: Se
         assert desk.record([(one, accepted) for one in claimed.values()]) == {claimed["mia"].campaign.id}
     session.rollback()
     states = {name: session.get_one(Message, one.id).state for name, one in claimed.items()}
-    assert states == dict.fromkeys(claimed, "sent") | dict.fromkeys({"lost"} & odd, "sending")
+    assert states == dict.fromkeys(claimed, "sent") | dict.fromkeys({"lost"} & {*odd}, "sending")
     warned = select(Case.warned_to, Case.deadline_at, Case.told_it_continues).where(Case.warned_at.is_not(None))
     assert {tuple(row) for row in session.execute(warned)} == {
         ("mia@example.org", claimed["mia"].deadline_at, False),
