@@ -1,7 +1,7 @@
 """Persistence: typed SQLAlchemy models, one family of tables a file."""
 
 from models.api_key import ApiKey
-from models.base import Base, change, db, for_writing, glancing, insert
+from models.base import Base, change, db, for_writing, for_writing_if_free, glancing, insert
 from models.billing import (
     BillingNews,
     BillingOrder,
@@ -55,6 +55,7 @@ __all__ = [
     "change",
     "db",
     "for_writing",
+    "for_writing_if_free",
     "glancing",
     "insert",
 ]

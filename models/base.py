@@ -28,6 +28,7 @@ from sqlalchemy import (
 )
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.engine import Connection
+from sqlalchemy.exc import OperationalError
 from sqlalchemy.ext.compiler import compiles
 from sqlalchemy.orm import DeclarativeBase, Session, mapped_column, registry
 from sqlalchemy.sql import functions
@@ -198,20 +199,20 @@ def tune(engine: Engine) -> None:
         if options.get("glance"):
             return
         if options.get("for_writing"):
-            _begin_for_writing(connection)
+            _begin_for_writing(connection, 0 if options.get("if_free") else BUSY_TIMEOUT_MS)
         else:
             connection.exec_driver_sql("BEGIN DEFERRED")
 
 
-def _begin_for_writing(connection: Connection) -> None:
-    """Take SQLite's lock, asking for it every millisecond.
+def _begin_for_writing(connection: Connection, wait_ms: int) -> None:
+    """Take SQLite's lock, asking for it every millisecond, for so many.
 
     SQLite by itself waits longer each time, up to a tenth of a second, while others take the lock and give it back:
     two processes that write much in short transactions would mostly sleep.
     """
     driver = connection.connection.driver_connection
     assert isinstance(driver, sqlite3.Connection)
-    until = monotonic() + BUSY_TIMEOUT_MS / 1000
+    until = monotonic() + wait_ms / 1000
     driver.execute("PRAGMA busy_timeout = 0")
     try:
         while True:
@@ -219,14 +220,18 @@ def _begin_for_writing(connection: Connection) -> None:
                 driver.execute("BEGIN IMMEDIATE")
                 return
             except sqlite3.OperationalError as error:
-                # The lowest byte: busy may come with a reason, as while another mends the log of one that died.
-                if error.sqlite_errorcode & 0xFF != sqlite3.SQLITE_BUSY or monotonic() > until:
+                if not _is_busy(error) or monotonic() >= until:
                     break
             sleep(ASK_AGAIN_MS / 1000)
         # Whatever it is, it is said as SQLAlchemy says it.
         connection.exec_driver_sql("BEGIN IMMEDIATE")
     finally:
         driver.execute(f"PRAGMA busy_timeout = {BUSY_TIMEOUT_MS}")
+
+
+def _is_busy(error: BaseException | None) -> bool:
+    # The lowest byte: busy may come with a reason, as while another mends the log of one that died.
+    return isinstance(error, sqlite3.OperationalError) and error.sqlite_errorcode & 0xFF == sqlite3.SQLITE_BUSY
 
 
 def insert(session: Session, table: type[DeclarativeBase]) -> Any:
@@ -260,3 +265,15 @@ def glancing(engine: Engine) -> Engine:
 def for_writing(session: Session) -> None:
     """Begin a transaction that will write. Call it before the session's first query."""
     session.connection(execution_options={"for_writing": True})
+
+
+def for_writing_if_free(session: Session) -> bool:
+    """The same, for who has something else to do while another writes, as only one can on SQLite. False: one does."""
+    try:
+        session.connection(execution_options={"for_writing": True, "if_free": True})
+    except OperationalError as error:
+        session.rollback()
+        if _is_busy(error.orig):
+            return False
+        raise
+    return True

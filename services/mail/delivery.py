@@ -5,9 +5,9 @@
 3. What the server said is recorded and committed, for all lines that have heard since the last time in one transaction;
    only then do those lines get their next messages. No transaction waits for a server.
 
-One thread does it all, and records when it has nothing else to do; where the database is a server of its own
-(PostgreSQL), another claims meanwhile (``_Desk``). A crash can send as many messages twice as there were lines. The
-transaction that records looks which rounds are open: of one that is held, no more goes out than is on its way.
+One thread does it all, but for what the database can do meanwhile (services/mail/desk.py). A crash can send as many
+messages twice as there were lines. Whoever records asks which rounds are open: of one that is held, no more goes out
+than is on its way.
 
 One message's failure never stops another's. What cannot be rendered is failed with its reason. When the server is away
 for one message, those that are on their way and one that is sent next tell which of the two it is: if any gets an
@@ -18,25 +18,20 @@ nothing counts against anybody, and the run ends.
 import time
 from collections import deque
 from collections.abc import Callable, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
-from contextvars import copy_context
+from concurrent.futures import Future
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from itertools import islice
-from typing import Self
 
 from jinja2 import TemplateError
-from sqlalchemy.exc import DBAPIError
 from sqlalchemy.orm import Session
 
-from domain.notices import NOTICES
-from domain.ports import Clock, Mailer, Prepared
-from models import for_writing
-from services.mail import dispatch, letters, pace, recording, refusals
+from domain.ports import Clock, Mailer
+from services.mail import dispatch, letters
+from services.mail.desk import Batch, Desk, Ready
 from services.mail.dispatch import Claimed
-from services.mail.lines import LOOK_EVERY, Line, Lines, Sent
+from services.mail.lines import LOOK_EVERY, Lines, Sent
 from services.mail.recording import Answered
-from services.mail.words import Facts
 from settings import Settings
 
 BATCH = 50
@@ -62,20 +57,6 @@ class Delivered:
     server_down: str | None = None
 
 
-@dataclass(slots=True)
-class _Ready:
-    """A claimed message with its facts; ``mail`` once it is rendered.
-
-    ``doubt`` says in which doubt whether the server is there it was sent to find out, if it was.
-    """
-
-    claimed: Claimed
-    facts: Facts
-    claimed_at: datetime
-    mail: Prepared | None = None
-    doubt: int | None = None
-
-
 def deliver(
     session: Session,
     settings: Settings,
@@ -89,7 +70,7 @@ def deliver(
 
     ``wait`` passes the seconds until MAIL_RATE allows more.
     """
-    with Lines(mailer, settings.mail_connections) as lines, _Desk(session, settings, clock, commit) as desk:
+    with Lines(mailer, settings.mail_connections) as lines, Desk(session, settings, clock, commit) as desk:
         run = _Run(settings, clock, desk, lines)
         desk.hold_if_many_refused()
         run.work(enough, wait)
@@ -103,20 +84,22 @@ def deliver(
 class _Run:
     """What is sent, by whom, and what came of it. It touches no database but through the desk."""
 
-    def __init__(self, settings: Settings, clock: Clock, desk: "_Desk", lines: Lines) -> None:
+    def __init__(self, settings: Settings, clock: Clock, desk: Desk, lines: Lines) -> None:
         self.done = Delivered()
         self.notices_wait = False
         self._settings = settings
         self._clock = clock
         self._desk = desk
         self._lines = lines
-        self._stock: deque[_Ready] = deque()
+        self._stock: deque[Ready] = deque()
         self._batch = max(BATCH, settings.mail_connections)
         self._claimed_at: datetime | None = None
-        self._claiming: Future[_Batch] | None = None
+        self._claiming: Future[Batch] | None = None
         self._claimed_alone = False
         self._queue_is_empty = self._nothing_is_left = False
         self._to_record: list[Sent] = []
+        self._recording: list[Sent] = []
+        self._recorded_on: int | None = None
         self._suspicions: list[Answered] = []
         self._doubt = 0
         self._open: frozenset[int] | None = None
@@ -138,14 +121,11 @@ class _Run:
                 self._give_back_all()
             if self._lines.in_use or self._claiming is not None:
                 moved = self._lines.go_on()
-                # In the end nothing is prepared: what is given back could be claimed, and given back, for ever.
-                if not (moved or (not to_the_end and self._prepare())):
-                    # What was answered is written down when there is nothing else to do: the more, the less for each.
-                    if self._to_record:
-                        self._record_what_came()
-                    else:
-                        self._lines.go_on(LOOK_EVERY)
+                if not moved:
+                    self._do_something_else(to_the_end)
                 self._take(self._lines.heard())
+                if self._recording and (still_open := self._desk.recorded()) is not None:
+                    self._is_recorded(still_open)
                 if self._claiming is not None and self._claiming.done():
                     self._receive()
             elif to_the_end:
@@ -157,7 +137,21 @@ class _Run:
                 break
         self._settle()
 
-    def _next(self) -> _Ready | None:
+    def _do_something_else(self, to_the_end: bool) -> None:
+        """No line has said anything: write down what they have said before, or prepare what comes next; else wait."""
+        if self._to_record and not self._recording and self._desk.records_apart:
+            # That goes on by itself, the sooner it has begun the better.
+            self._record_what_came()
+        # In the end nothing is prepared: what is given back could be claimed, and given back, for ever.
+        elif not to_the_end and self._prepare():
+            pass
+        elif self._to_record and not self._recording:
+            # Where it takes this thread's own time, it is done when there is nothing else: the more, the less for each.
+            self._record_what_came()
+        else:
+            self._lines.go_on(LOOK_EVERY)
+
+    def _next(self) -> Ready | None:
         """The next message, rendered; None where there is none to send now."""
         while True:
             if self._stock and self._lease_is_half_over(self._stock[0]):
@@ -175,6 +169,10 @@ class _Run:
         ahead = self._settings.mail_connections
         if len(self._stock) < ahead and not self._suspicions:
             self._claim()
+        return self._render_ahead(ahead)
+
+    def _render_ahead(self, ahead: int) -> bool:
+        """Render some of those that are not yet, of the next so many. False: all are."""
         unrendered = [ready for ready in islice(self._stock, ahead) if ready.mail is None][:HANDFUL]
         self._render(unrendered)
         # What cannot be rendered has left the stock, and as much may follow it as there is: no line waits for that.
@@ -201,9 +199,27 @@ class _Run:
         self._claiming = self._desk.begin_claim(self._batch, look_first, self._lines.ring)
 
     def _record_what_came(self) -> None:
-        """And free the lines that it came on."""
-        came, self._to_record = self._to_record, []
-        self._record([(sent.of.claimed, sent.result) for sent in came], [sent.line for sent in came])
+        """Have it written down, and then free the lines that it came on."""
+        if not self._desk.is_free() and self._render_ahead(MOST):
+            # Another process writes; there is something to do until it is done.
+            return
+        self._recording, self._to_record = self._to_record, []
+        answered = [(sent.of.claimed, sent.result) for sent in self._recording]
+        self._recorded_on = self._desk.begin_record(answered)
+        if self._recorded_on is None:
+            self._is_recorded(self._desk.record(answered))
+        else:
+            self._lines.watch(self._recorded_on)
+
+    def _is_recorded(self, still_open: frozenset[int]) -> None:
+        if self._recorded_on is not None:
+            self._lines.unwatch(self._recorded_on)
+        came, self._recording = self._recording, []
+        for sent in came:
+            self._lines.free_again(sent.line)
+        self._lines.all_is_well(len(came))
+        self._count([(sent.of.claimed, sent.result) for sent in came])
+        self._only(still_open)
 
     def _receive(self) -> None:
         """Take what is being claimed; waits for it."""
@@ -215,7 +231,7 @@ class _Run:
             self._nothing_is_left = batch.is_last and not batch.ready and self._claimed_alone and not self._lines.in_use
             self._stock.extend(batch.ready)
 
-    def _render(self, several: list[_Ready]) -> None:
+    def _render(self, several: list[Ready]) -> None:
         """What cannot be rendered is no longer there afterwards, and that is on record."""
         try:
             mails = letters.compose_all(
@@ -238,7 +254,7 @@ class _Run:
         """What came back, in the order in which it did. What the server has answered is written down in its turn."""
         down: list[Answered] = []
         for one in sent:
-            ready: _Ready = one.of
+            ready: Ready = one.of
             result = one.result
             if not result.server_down:
                 self._clear()
@@ -270,18 +286,13 @@ class _Run:
             suspicions, self._suspicions = self._suspicions, []
             self._record(suspicions)
 
-    def _record(self, answered: Sequence[Answered], came_on: Sequence[Line] = ()) -> None:
-        """Once it is on record, the lines that it came on are free."""
+    def _record(self, answered: Sequence[Answered]) -> None:
         still_open = self._desk.record(answered)
-        self._claimed_alone = False
         self._count(answered)
-        for line in came_on:
-            self._lines.free_again(line)
-        if came_on:
-            self._lines.all_is_well(len(came_on))
         self._only(still_open)
 
     def _count(self, answered: Sequence[Answered]) -> None:
+        self._claimed_alone = False
         for _, result in answered:
             self._tried += 1
             if result.accepted:
@@ -307,7 +318,7 @@ class _Run:
         self._receive()
         self._give_back(list(self._stock))
 
-    def _give_back(self, ready: list[_Ready]) -> None:
+    def _give_back(self, ready: list[Ready]) -> None:
         if ready:
             claimed = [one.claimed for one in ready]
             self._desk.give_back(claimed)
@@ -316,136 +327,8 @@ class _Run:
             # It can be claimed again, unless its round is stopped.
             self._queue_is_empty = self._nothing_is_left = False
 
-    def _lease_is_half_over(self, ready: _Ready) -> bool:
+    def _lease_is_half_over(self, ready: Ready) -> bool:
         return self._clock.now() - ready.claimed_at > dispatch.LEASE / 2
-
-
-@dataclass(frozen=True, slots=True)
-class _Batch:
-    """What was claimed; ``pause`` is how long MAIL_RATE wants to be waited for, if it does."""
-
-    ready: list[_Ready]
-    is_last: bool
-    pause: timedelta | None
-    notices_wait: bool
-
-
-class _Desk:
-    """What uses the database while a run lasts, one transaction after the other.
-
-    Where a server does the work (PostgreSQL), claims have a thread and a session of their own: a claim takes as long as
-    many mails to be worded. All else is done by who sends, in few statements; handing the interpreter to another thread
-    and back, at each of them, takes longer than what could go on beside it. Where this process does the work of the
-    database as well (SQLite), that is so of claims, too. So whoever waits for a lock keeps all lines waiting; what is
-    said on them meanwhile is heard afterwards.
-    """
-
-    def __init__(self, session: Session, settings: Settings, clock: Clock, commit: Callable[[], None]) -> None:
-        self._session = self._of_claims = session
-        self._settings = settings
-        self._clock = clock
-        self._commit = self._commit_claim = commit
-        self._thread: ThreadPoolExecutor | None = None
-        if session.get_bind().dialect.name == "postgresql":
-            self._thread = ThreadPoolExecutor(1, "dormouse mail claims")
-            # Of the application whose mails these are.
-            self._context = copy_context()
-            self._of_claims = Session(session.get_bind())
-            self._commit_claim = self._of_claims.commit
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *exc: object) -> None:
-        if self._thread is not None:
-            self._thread.shutdown()
-            self._of_claims.close()
-
-    def begin_claim(self, most: int, look_first: bool, then: Callable[[], None]) -> "Future[_Batch]":
-        """Claim up to so many. ``then`` is called when they are claimed, by another thread where there is one."""
-        claiming: Future[_Batch] = Future()
-        if self._thread is not None:
-            claiming = self._thread.submit(self._context.run, self._claim, most, look_first)
-        else:
-            claiming.set_result(self._claim(most, look_first))
-        claiming.add_done_callback(lambda _: then())
-        return claiming
-
-    def _claim(self, most: int, look_first: bool) -> _Batch:
-        """Up to so many. ``look_first``: of what went before so much was refused that the round may have to be held."""
-        session, now = self._of_claims, self._clock.now()
-        for_writing(session)
-        if look_first:
-            refusals.hold_if_many(session, self._settings, now)
-            self._commit_claim()
-            for_writing(session)
-        allowed = pace.allowance(session, self._settings, now, most)
-        limit = allowed.notices or most
-        claimed = dispatch.claim(session, self._settings, now, limit, notices=allowed.notices > 0)
-        pace.spend(session, self._settings, now, _notices(claimed))
-        self._commit_claim()
-        return _Batch(
-            [_Ready(one, Facts.of(one), now) for one in claimed],
-            len(claimed) < limit or allowed.wait is not None,
-            allowed.wait,
-            allowed.notices == 0 and allowed.wait is None,
-        )
-
-    def record(self, answered: Sequence[Answered]) -> frozenset[int]:
-        """Write down what the server has said; returns the rounds that are open."""
-        try:
-            return self._write(answered)
-        except (DBAPIError, recording.NotAlike):
-            # What was sent must not be sent again because of what another message met: each once more, by itself.
-            self._session.rollback()
-        lost: DBAPIError | None = None
-        for one in answered:
-            try:
-                still_open = self._write_alone(one)
-            except DBAPIError as error:
-                self._session.rollback()
-                lost = error
-        if lost is not None:
-            raise lost
-        return still_open
-
-    def _write_alone(self, one: Answered) -> frozenset[int]:
-        try:
-            return self._write([one])
-        except DBAPIError:
-            # A deadlock, say: the second time it is over.
-            self._session.rollback()
-            return self._write([one])
-
-    def fail(self, claimed: Claimed, reason: str) -> None:
-        for_writing(self._session)
-        recording.fail(self._session, claimed, reason, self._clock.now())
-        self._commit()
-
-    def give_back(self, claimed: list[Claimed]) -> None:
-        for_writing(self._session)
-        dispatch.give_back(self._session, claimed)
-        pace.give_back(self._session, self._settings, self._clock.now(), _notices(claimed))
-        self._commit()
-
-    def hold_if_many_refused(self) -> None:
-        for_writing(self._session)
-        refusals.hold_if_many(self._session, self._settings, self._clock.now())
-        self._commit()
-
-    def retire(self) -> None:
-        for_writing(self._session)
-        dispatch.retire(self._session, self._settings, self._clock.now())
-        self._commit()
-
-    def _write(self, answered: Sequence[Answered]) -> frozenset[int]:
-        for_writing(self._session)
-        now = self._clock.now()
-        still_open = recording.record_all(self._session, self._settings, answered, now)
-        untried = _notices([claimed for claimed, result in answered if result.server_down])
-        pace.give_back(self._session, self._settings, now, untried)
-        self._commit()
-        return still_open
 
 
 def _stands_still(claimed: Claimed, open_rounds: frozenset[int]) -> bool:
@@ -454,7 +337,3 @@ def _stands_still(claimed: Claimed, open_rounds: frozenset[int]) -> bool:
         and claimed.campaign is not None
         and claimed.campaign.id not in open_rounds
     )
-
-
-def _notices(claimed: list[Claimed]) -> int:
-    return sum(one.kind in NOTICES for one in claimed)

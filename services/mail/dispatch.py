@@ -279,10 +279,10 @@ def give_back(session: Session, claimed: list[Claimed]) -> None:
 
 def open_rounds(session: Session) -> frozenset[int]:
     """The campaigns whose notices may go out just now."""
-    return frozenset(session.connection().execute(_OPEN).scalars())
+    return frozenset(session.connection().execute(OPEN_ROUNDS).scalars())
 
 
-_OPEN = select(Campaign.__table__.c.id).where(Campaign.__table__.c.state == CampaignState.OPEN)
+OPEN_ROUNDS = select(Campaign.__table__.c.id).where(Campaign.__table__.c.state == CampaignState.OPEN)
 
 
 def retire(session: Session, settings: Settings, now: datetime) -> int:

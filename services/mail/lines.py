@@ -95,7 +95,7 @@ class Lines:
         for fileno, _ in found:
             if fileno in self._watched:
                 self._go_on(self._watched[fileno])
-            else:
+            elif fileno == self._bell.fileno():
                 self._bell.recv(4096)
         while self._from_threads:
             sent = self._from_threads.popleft()
@@ -108,6 +108,13 @@ class Lines:
                 self._go_on(line)
             self._look_at = monotonic() + LOOK_EVERY
         return bool(found)
+
+    def watch(self, fileno: int) -> None:
+        """Whoever waits in ``go_on`` waits for this as well, until ``unwatch``; its owner is to look at it then."""
+        self._system.register(fileno, select.POLLIN)
+
+    def unwatch(self, fileno: int) -> None:
+        self._system.unregister(fileno)
 
     def ring(self) -> None:
         """From any thread: whoever waits in ``go_on`` waits no more."""

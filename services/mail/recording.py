@@ -13,22 +13,24 @@ from json import dumps
 from typing import Any
 
 from sqlalchemy import (
+    JSON,
     BigInteger,
     Boolean,
-    ColumnElement,
     Insert,
     Select,
     String,
     Update,
+    and_,
+    any_,
     bindparam,
     case,
+    cast,
     column,
     func,
     literal,
     select,
     update,
 )
-from sqlalchemy.dialects.postgresql import ARRAY
 from sqlalchemy.engine import Connection
 from sqlalchemy.orm import Session
 
@@ -177,20 +179,43 @@ def _in_turn(connection: Connection, rows: Sequence[_Row], now: datetime) -> _Re
 
 def _at_once(connection: Connection, rows: Sequence[_Row], now: datetime) -> _Recorded:
     """On PostgreSQL: all of it in one statement, for each costs a question and its answer."""
-    members = sorted({row.member_id for row in rows if row.member_id is not None})
-    ours, warned = connection.execute(
-        _at_once_statement(),
-        {
-            "now": now,
-            "members": members,
-            "ids": [row.id for row in rows],
-            "tokens": [row.lease_token for row in rows],
-            "replies": [row.reply for row in rows],
-            "deadlines": [row.deadline for row in rows],
-            "continues": [row.continues for row in rows],
-        },
-    ).one()
+    ours, warned = connection.execute(_at_once_statement(), {"now": now, "answers": _given(rows)}).one()
     return _Recorded(ours, warned)
+
+
+def _given(rows: Sequence[_Row]) -> str:
+    return dumps(
+        [
+            {
+                "id": row.id,
+                "token": row.lease_token,
+                "reply": row.reply,
+                "member_id": row.member_id,
+                "deadline": row.deadline and row.deadline.isoformat(),
+                "continues": row.continues,
+            }
+            for row in rows
+        ]
+    )
+
+
+def apart() -> tuple[Select[Any], ...]:
+    """For whoever does not wait: what writes down a group or nothing of it, and what then tells the open rounds."""
+    return (_at_once_statement(all_or_none=True), dispatch.OPEN_ROUNDS)
+
+
+def for_apart(settings: Settings, answered: Sequence[Answered], now: datetime) -> dict[str, Any] | None:
+    """What ``apart`` is asked with; None where more follows from one of them than what it writes down."""
+    rows = []
+    for one, result in answered:
+        if not result.accepted or one.kind == Kind.ERASED:
+            return None
+        row = _row(settings, one, result, now)
+        if row.deadline is not None and row.deadline != one.deadline_at:
+            return None
+        rows.append(row)
+    warnings = sum(row.deadline is not None for row in rows)
+    return {"now": now, "answers": _given(rows), "messages": len(rows), "warnings": warnings}
 
 
 _NOW = bindparam("now", type_=UTCDateTime())
@@ -245,40 +270,45 @@ def _in_turn_statements() -> tuple[Update, Insert, Update]:
     return sent, events.inserted(_accepted_event(message).where(these)), warned.where(these)
 
 
-@lru_cache(maxsize=1)
-def _at_once_statement() -> Select[Any]:
-    """Who waits for a lock writes what has become of each row meanwhile: PostgreSQL asks the conditions once more."""
+@lru_cache(maxsize=2)
+def _at_once_statement(*, all_or_none: bool = False) -> Select[Any]:
+    """Who waits for a lock writes what has become of each row meanwhile: PostgreSQL asks the conditions once more.
 
-    def given(name: str, of: Any) -> ColumnElement[Any]:
-        return bindparam(name, type_=ARRAY(of))
-
+    How many are written down, and how many cases are warned. ``all_or_none``: or, where it is not as many as there are
+    (``messages``, ``warnings``), an error by which nothing is.
+    """
     message = Message.__table__.c
-    locked = locking(select(func.unnest(given("members", BigInteger())).column_valued("id"))).scalar_subquery()
-    names: dict[str, Any] = {"ids": BigInteger(), "tokens": String(), "replies": String()}
-    names |= {"deadlines": UTCDateTime(), "continues": Boolean()}
-    answer = (
-        func.unnest(*(given(name, of) for name, of in names.items()))
-        .table_valued(*(column(name, of) for name, of in names.items()))
-        .render_derived(name="answer")
-        .c
-    )
+    types: dict[str, Any] = {"id": BigInteger(), "token": String(), "reply": String(), "member_id": BigInteger()}
+    types |= {"deadline": UTCDateTime(), "continues": Boolean()}
+    answer = select(
+        func.json_to_recordset(cast(bindparam("answers", type_=String()), JSON()))
+        .table_valued(*(column(name, of) for name, of in types.items()))
+        .render_derived(name="given", with_types=True)
+    ).cte("answer")
+    locked = locking(select(answer.c.member_id)).scalar_subquery()
     sent = (
         update(Message.__table__)  # type: ignore[arg-type]
         # The members first, in the order of their ids: the condition is asked before any row is looked at.
-        .where(locked >= 0, message.id == answer.ids, message.lease_token == answer.tokens)
-        .values(_sent(answer.replies))
+        .where(locked >= 0, message.id == answer.c.id, message.lease_token == answer.c.token)
+        # How many there may be PostgreSQL does not see in a text; of an array it takes it for ten, and uses the index.
+        .where(message.id == any_(func.array(select(answer.c.id).scalar_subquery())))
+        .values(_sent(answer.c.reply))
         .returning(
             message.kind, message.member_id, message.case_id, message.campaign_id, message.operator_id,
-            message.to_address, message.once_key, answer.deadlines, answer.continues,
+            message.to_address, message.once_key, answer.c.deadline, answer.c.continues,
         )
         .cte("sent")
     )  # fmt: skip
     event = events.inserted(_accepted_event(sent.c)).cte("event_written")
-    warned = _warned(sent.c, sent.c.deadlines, sent.c.continues).returning(Case.__table__.c.id).cte("warned")
-    return select(
-        select(func.count()).select_from(sent).scalar_subquery(),
-        select(func.count()).select_from(warned).scalar_subquery(),
-    ).add_cte(event)
+    warned = _warned(sent.c, sent.c.deadline, sent.c.continues).returning(Case.__table__.c.id).cte("warned")
+    written = select(func.count()).select_from(sent).scalar_subquery()
+    cases = select(func.count()).select_from(warned).scalar_subquery()
+    if not all_or_none:
+        return select(written, cases).add_cte(event)
+    as_many = and_(
+        written == bindparam("messages", type_=BigInteger()), cases == bindparam("warnings", type_=BigInteger())
+    )
+    return select(literal(1) // case((as_many, 1), else_=0)).add_cte(event)
 
 
 def _not_accepted(session: Session, settings: Settings, claimed: Claimed, result: MailResult, now: datetime) -> bool:

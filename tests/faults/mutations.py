@@ -202,8 +202,8 @@ MUTATIONS = [
     Mutation(
         "A sender records on PostgreSQL a mail whose lease is no longer its own",
         "services/mail/recording.py",
-        "message.id == answer.ids, message.lease_token == answer.tokens)",
-        "message.id == answer.ids)",
+        "message.id == answer.c.id, message.lease_token == answer.c.token)",
+        "message.id == answer.c.id)",
         "tests/services/test_delivery.py::test_of_replies_that_came_together_each_is_written_down_as_it_is",
     ),
     Mutation(

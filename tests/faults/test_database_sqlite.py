@@ -89,6 +89,18 @@ def test_a_writer_asks_for_the_lock_again_and_again_and_has_it_when_it_is_free(
     assert session.connection().exec_driver_sql("PRAGMA busy_timeout").scalar() == 10_000
 
 
+def test_who_does_not_wait_for_the_lock_is_told_and_can_ask_again(session: Session, path: Path) -> None:
+    with locked(path):
+        assert not base.for_writing_if_free(session)
+        assert not session.in_transaction()
+    assert base.for_writing_if_free(session)
+    with closing(sqlite3.connect(path, isolation_level=None, timeout=0)) as other:
+        with pytest.raises(sqlite3.OperationalError, match="locked"):
+            other.execute("BEGIN IMMEDIATE")
+        session.rollback()
+        other.execute("BEGIN IMMEDIATE")
+
+
 def press(app: Flask, path: str, **filled: str) -> Browser:
     browser = Browser(app)
     browser.open(path)

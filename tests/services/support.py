@@ -1,5 +1,7 @@
 """Moving a round along in tests: mails accepted by a server that always says yes, month ends, facts in the tables."""
 
+import select as system
+from collections.abc import Sequence
 from datetime import datetime
 from typing import Any
 
@@ -11,6 +13,8 @@ from domain.ports import MailResult
 from models import BillingOrder, Campaign, Case, Member, Message
 from services import campaigns, closing, purging
 from services.mail import dispatch, recording
+from services.mail.desk import Desk
+from services.mail.recording import Answered
 from settings import Settings
 from tests import factories
 
@@ -28,6 +32,16 @@ def accept_mails(session: Session, settings: Settings, now: datetime) -> list[Ki
             kinds.append(one.kind)
         session.commit()
     return kinds
+
+
+def written(desk: Desk, answered: Sequence[Answered]) -> frozenset[int]:
+    """Have the desk write down what came together, as whoever sends does; the rounds that are open."""
+    watched = desk.begin_record(answered)
+    if watched is None:
+        return desk.record(answered)
+    while (still_open := desk.recorded()) is None:
+        system.select([watched], [], [], 60)
+    return still_open
 
 
 def opened(session: Session, settings: Settings, now: datetime, month: str = "2026-06") -> Campaign:

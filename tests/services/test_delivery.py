@@ -22,10 +22,12 @@ from services import campaigns, outbox
 from services.installation import installed
 from services.mail import delivery, dispatch, recording
 from services.mail.delivery import Delivered
+from services.mail.desk import Desk
 from services.mail.lines import Lines
 from tests import factories
 from tests.conftest import NOW
 from tests.doubles import FrozenClock, SmtpCatcher
+from tests.services.support import written
 
 
 def deliver(session: Session, enough: Callable[[], bool] = lambda: False, mailer: Any = None) -> Delivered:
@@ -80,22 +82,30 @@ def test_what_a_reply_puts_into_the_outbox_goes_out_in_the_same_run_whenever_one
     assert deliver(session) == Delivered(sent=2)
 
 
-@pytest.mark.parametrize("odd", [("lost",), ("over",), ("lost", "over"), ()], ids="-".join)
+@pytest.mark.parametrize(
+    "odd", [("lost",), ("over",), ("lost", "over"), ("late",), ("gone",), ("refused",), ()], ids="-".join
+)
 def test_of_replies_that_came_together_each_is_written_down_as_it_is(session: Session, odd: tuple[str, ...]) -> None:
     """One may have lost its lease, of one the case may be over, one is no warning: the others are warned all the same.
 
-    Each of the day and of what silence comes to as its own mail has said it.
+    One comes too late for the day it names, one goes to an address that is not kept. Each is warned of the day and of
+    what silence comes to as its own mail has said it.
     """
     here = installed()
     factories.live_feed(session, NOW)
-    for name in (*odd, "mia", "noor"):
+    for name in {*odd, "mia", "noor"} - {"gone"}:
         factories.dormant(session, email=f"{name}@example.org", billed_by="a store" if name == "noor" else None)
     campaigns.draft(session, here.settings, "2026-06", NOW)
     campaigns.approve(session, here.settings, "2026-06", NOW)
     back = factories.member(session, email="back@example.org")
     outbox.put(session, kind=Kind.WELCOME_BACK, once_key="back", now=NOW, member=back)
+    if "gone" in odd:
+        gone = factories.member(session, email="gone@example.org")
+        outbox.put(session, kind=Kind.ERASED, once_key="gone", now=NOW, member=gone)
     claimed = {one.to_address.partition("@")[0]: one for one in dispatch.claim(session, here.settings, NOW, 10)}
     session.commit()
+    if "late" in odd:
+        claimed["late"] = replace(claimed["late"], deadline_at=NOW + timedelta(days=1))
     other_day = factories.at("2026-08-31 22:00")
     claimed["noor"] = replace(claimed["noor"], deadline_at=other_day)
     if "lost" in odd:
@@ -104,21 +114,35 @@ def test_of_replies_that_came_together_each_is_written_down_as_it_is(session: Se
         over = session.get_one(Case, claimed["over"].case.id)
         over.state, over.closed_at = "withdrawn", NOW
     session.commit()
-    accepted = MailResult(accepted=True, code=250, reply="250 OK")
-    with delivery._Desk(session, here.settings, here.clock, session.commit) as desk:
-        assert desk.record([(one, accepted) for one in claimed.values()]) == {claimed["mia"].campaign.id}
+    accepted = MailResult(accepted=True, code=250, reply='250 "OK" \\ grün')
+    refused = MailResult(accepted=False, code=450, reply="450 later")
+    with Desk(session, here.settings, here.clock, session.commit) as desk:
+        answered = [(one, refused if name == "refused" else accepted) for name, one in claimed.items()]
+        assert written(desk, answered) == {claimed["mia"].campaign.id}
     session.rollback()
-    states = {name: session.get_one(Message, one.id).state for name, one in claimed.items()}
-    assert states == dict.fromkeys(claimed, "sent") | dict.fromkeys({"lost"} & {*odd}, "sending")
+    rows = {name: session.get_one(Message, one.id) for name, one in claimed.items()}
+    states = dict.fromkeys({"lost"} & {*odd}, "sending") | dict.fromkeys({"refused"} & {*odd}, "queued")
+    assert {name: row.state for name, row in rows.items()} == dict.fromkeys(claimed, "sent") | states
+    assert {name: row.smtp_reply for name, row in rows.items() if row.state == "sent"} == dict.fromkeys(
+        [name for name in claimed if name not in states], accepted.reply
+    )
+    if "gone" in odd:
+        assert rows["gone"].to_address is None
     warned = select(Case.warned_to, Case.deadline_at, Case.told_it_continues).where(Case.warned_at.is_not(None))
+    days = {"mia": (claimed["mia"].deadline_at, False), "noor": (other_day, True)}
+    days |= {"late": (claimed["mia"].deadline_at, False)} if "late" in odd else {}
     assert {tuple(row) for row in session.execute(warned)} == {
-        ("mia@example.org", claimed["mia"].deadline_at, False),
-        ("noor@example.org", other_day, True),
+        (f"{name}@example.org", *said) for name, said in days.items()
     }
-    told = session.scalars(select(Message.to_address).where(Message.kind == Kind.WITHDRAWN)).all()
-    assert told == ["over@example.org"] * ("over" in odd), "it was on its way when the case ended"
+    told = session.execute(
+        select(Message.kind, Message.to_address).where(Message.kind.in_([Kind.WITHDRAWN, Kind.DEADLINE_MOVED]))
+    ).all()
+    # One was on its way when the case ended, one when it was too late for its day.
+    consequences = {"over": (Kind.WITHDRAWN, "over@example.org"), "late": (Kind.DEADLINE_MOVED, "late@example.org")}
+    assert [tuple(row) for row in told] == [consequences[name] for name in odd if name in consequences]
     events = sorted(session.scalars(select(Event.detail).where(Event.code == "mail_accepted")))
-    assert events == ["warning"] * (2 + ("over" in odd)) + ["welcome_back"]
+    warnings = 2 + ("over" in odd) + ("late" in odd)
+    assert events == ["erased"] * ("gone" in odd) + ["warning"] * warnings + ["welcome_back"]
 
 
 @pytest.mark.parametrize("database_url", ["postgresql"], indirect=True)
@@ -144,8 +168,8 @@ def test_who_waits_to_write_down_hears_what_was_held_meanwhile_and_keeps_nobody_
             def record() -> frozenset[int]:
                 with app.app_context():
                     own = db.session()
-                    with delivery._Desk(own, here.settings, here.clock, own.commit) as desk:
-                        return desk.record([(one, accepted) for one in claimed])
+                    with Desk(own, here.settings, here.clock, own.commit) as desk:
+                        return written(desk, [(one, accepted) for one in claimed])
 
             recording_it = sender.submit(record)
             waiting = text(

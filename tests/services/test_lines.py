@@ -1,7 +1,9 @@
 """Several connections at once: what one of them does, or meets, changes nothing of what is promised of each mail."""
 
+import sqlite3
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator
+from contextlib import closing
 from typing import Any
 
 import pytest
@@ -16,8 +18,9 @@ from domain.ports import MailResult
 from models import Campaign, Event, Message, db, for_writing
 from services import campaigns, outbox
 from services.installation import installed
-from services.mail import delivery, dispatch, recording
+from services.mail import delivery, dispatch, letters, recording
 from services.mail.delivery import Delivered
+from services.mail.desk import Desk
 from tests import factories
 from tests.conftest import NOW
 from tests.doubles import FrozenClock
@@ -170,22 +173,63 @@ def test_one_message_that_cuts_its_line_stops_no_other_line(session: Session) ->
     assert states(session) == {("sent", 1): 39, ("queued", 1): 1}
 
 
-def test_what_was_sent_is_written_down_although_the_first_try_to_do_so_fails(session: Session) -> None:
-    """A deadlock, say: were it lost, as many mails would go out again as there are lines."""
+def test_what_was_sent_is_written_down_although_the_first_try_to_do_so_fails(session: Session, another: Engine) -> None:
+    """By a deadlock, say, or as the line to the database is cut: were it lost, mails would go out again."""
     names = queue(session, 40)
+    sqlite = another.dialect.name == "sqlite"
     failed_at: list[int] = []
 
     def commit() -> None:
-        sent = len(session.scalars(select(Message.id).where(Message.state == "sent")).all())
+        sent = len(session.scalars(select(Message.id).where(Message.state == "sent")).all()) if sqlite else 0
         if sent and (not failed_at or sent > failed_at[-1] + 10):
             failed_at.append(sent)
             raise OperationalError("COMMIT", {}, Exception("deadlock detected"))
         session.commit()
 
-    with Unkind() as server:
+    def cut(moment: Moment) -> None:
+        if moment.stage == Stage.KEPT and len(server.kept) % 10 == 5 and not sqlite:
+            with another.connect() as other:
+                found = other.scalars(
+                    text(
+                        "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = current_database()"
+                        " AND application_name LIKE 'dormouse:%'"
+                    )
+                )
+                failed_at.extend(found)
+
+    with Unkind(cut) as server:
         assert deliver(session, server, commit=commit) == Delivered(sent=40)
         assert recipients(server) == sorted(names)
     assert len(failed_at) > 1
+
+
+def test_while_another_process_writes_mails_are_worded(
+    session: Session, another: Engine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """On SQLite, where one at a time can write. More is worded then than is needed next."""
+    if another.dialect.name != "sqlite":
+        return
+    names = queue(session, 40)
+    compose_all = letters.compose_all
+    worded: list[int] = []
+    path = str(another.url.database)
+    with closing(sqlite3.connect(path, isolation_level=None, check_same_thread=False)) as writer, Unkind() as server:
+
+        def lock(moment: Moment) -> None:
+            if moment.stage == Stage.KEPT and len(server.kept) == 10:
+                worded.clear()
+                writer.execute("BEGIN IMMEDIATE")
+
+        def counted(settings: Any, several: Any, now: Any) -> Any:
+            worded.append(len(several))
+            if writer.in_transaction and sum(worded) > 2 * LINES:
+                writer.execute("ROLLBACK")
+            return compose_all(settings, several, now)
+
+        monkeypatch.setattr(letters, "compose_all", counted)
+        server.decide = lock
+        assert deliver(session, server) == Delivered(sent=40)
+        assert recipients(server) == sorted(names)
 
 
 def test_of_replies_that_are_not_alike_each_has_a_second_try_too(session: Session) -> None:
@@ -205,7 +249,7 @@ def test_of_replies_that_are_not_alike_each_has_a_second_try_too(session: Sessio
         session.commit()
 
     accepted = MailResult(accepted=True, code=250, reply="250 OK")
-    with delivery._Desk(session, here.settings, here.clock, commit) as desk:
+    with Desk(session, here.settings, here.clock, commit) as desk:
         desk.record([(one, accepted) for one in claimed])
     assert states(session) == {("sent", 1): 3, ("sending", 1): 1}
     assert len(session.scalars(select(Event.id).where(Event.code == "mail_accepted")).all()) == 3
@@ -224,7 +268,7 @@ def test_one_that_cannot_be_written_down_keeps_no_other_from_it(session: Session
 
     accepted = MailResult(accepted=True, code=250, reply="250 OK")
     with (
-        delivery._Desk(session, here.settings, here.clock, commit) as desk,
+        Desk(session, here.settings, here.clock, commit) as desk,
         pytest.raises(OperationalError, match="disk I/O error"),
     ):
         desk.record([(one, accepted) for one in claimed])
@@ -309,7 +353,7 @@ def test_what_was_claimed_before_a_hold_and_not_taken_yet_goes_back(make_app: Ca
         session.commit()
         with (
             delivery.Lines(here.mailer, LINES) as lines,
-            delivery._Desk(session, here.settings, here.clock, session.commit) as desk,
+            Desk(session, here.settings, here.clock, session.commit) as desk,
         ):
             run = delivery._Run(here.settings, here.clock, desk, lines)
             run._only(frozenset({1}))

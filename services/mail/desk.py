@@ -1,0 +1,236 @@
+"""What uses the database while mails are sent: claims them, and writes down what the server has said of each.
+
+Whoever sends waits for as little of it as can be. Where a server does the work (PostgreSQL), replies are written down
+by one statement that is asked and looked for among all the lines (models/under_way.py), and claims, which are several
+statements with much to read, have a thread and a session of their own. Where this process does the work of the database
+as well (SQLite), there is nothing to gain by that, but while another process writes there may be mails to word.
+"""
+
+from collections.abc import Callable, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextvars import copy_context
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import Any, Self
+
+from sqlalchemy import Engine
+from sqlalchemy.exc import DBAPIError
+from sqlalchemy.exc import TimeoutError as NoneIsFree
+from sqlalchemy.orm import Session
+
+from domain.notices import NOTICES
+from domain.ports import Clock, Prepared
+from models import for_writing, for_writing_if_free
+from services.mail import dispatch, pace, recording, refusals
+from services.mail.dispatch import Claimed
+from services.mail.recording import Answered
+from services.mail.words import Facts
+from settings import Settings
+
+
+@dataclass(slots=True)
+class Ready:
+    """A claimed message with its facts; ``mail`` once it is rendered.
+
+    ``doubt`` says in which doubt whether the server is there it was sent to find out, if it was.
+    """
+
+    claimed: Claimed
+    facts: Facts
+    claimed_at: datetime
+    mail: Prepared | None = None
+    doubt: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Batch:
+    """What was claimed; ``pause`` is how long MAIL_RATE wants to be waited for, if it does."""
+
+    ready: list[Ready]
+    is_last: bool
+    pause: timedelta | None
+    notices_wait: bool
+
+
+class Desk:
+    """One for each run. All else than what the module says waits, and so does whoever sends, for a lock as well."""
+
+    def __init__(self, session: Session, settings: Settings, clock: Clock, commit: Callable[[], None]) -> None:
+        self._session = self._of_claims = session
+        self._settings = settings
+        self._clock = clock
+        self._commit = self._commit_claim = commit
+        self._has_begun = False
+        self._thread: ThreadPoolExecutor | None = None
+        self._asked: Sequence[Answered] = ()
+        self._others: Sequence[Answered] = ()
+        self._apart: Any = None
+        if session.get_bind().dialect.name == "postgresql":
+            self._thread = ThreadPoolExecutor(1, "dormouse mail claims")
+            # Of the application whose mails these are.
+            self._context = copy_context()
+            self._of_claims = Session(session.get_bind())
+            self._commit_claim = self._of_claims.commit
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        if self._thread is not None:
+            self._thread.shutdown()
+            self._of_claims.close()
+        self._no_more_apart()
+
+    def begin_claim(self, most: int, look_first: bool, then: Callable[[], None]) -> "Future[Batch]":
+        """Claim up to so many. ``then`` is called when they are claimed, by another thread where there is one."""
+        claiming: Future[Batch] = Future()
+        if self._thread is not None:
+            claiming = self._thread.submit(self._context.run, self._claim, most, look_first)
+        else:
+            claiming.set_result(self._claim(most, look_first))
+        claiming.add_done_callback(lambda _: then())
+        return claiming
+
+    def _claim(self, most: int, look_first: bool) -> Batch:
+        """Up to so many. ``look_first``: of what went before so much was refused that the round may have to be held."""
+        session, now = self._of_claims, self._clock.now()
+        for_writing(session)
+        if look_first:
+            refusals.hold_if_many(session, self._settings, now)
+            self._commit_claim()
+            for_writing(session)
+        allowed = pace.allowance(session, self._settings, now, most)
+        limit = allowed.notices or most
+        claimed = dispatch.claim(session, self._settings, now, limit, notices=allowed.notices > 0)
+        pace.spend(session, self._settings, now, _notices(claimed))
+        self._commit_claim()
+        return Batch(
+            [Ready(one, Facts.of(one), now) for one in claimed],
+            len(claimed) < limit or allowed.wait is not None,
+            allowed.wait,
+            allowed.notices == 0 and allowed.wait is None,
+        )
+
+    @property
+    def records_apart(self) -> bool:
+        """Whether ``begin_record`` begins what then goes on by itself."""
+        return self._thread is not None
+
+    def is_free(self) -> bool:
+        """Whether ``record`` would wait for nobody. If so, it has to follow: its transaction has begun."""
+        if not self.records_apart:
+            self._has_begun = for_writing_if_free(self._session)
+            return self._has_begun
+        return True
+
+    def begin_record(self, answered: Sequence[Answered]) -> int | None:
+        """Have it written down, without waiting: what to watch until ``recorded`` tells. None: ``record`` has to do it.
+
+        That is so on SQLite, of a single message at first, and of what more follows from than can be said beforehand.
+        """
+        accepted = [one for one in answered if one[1].accepted]
+        if not self.records_apart or len(accepted) < (2 if self._apart is None else 1):
+            return None
+        values = recording.for_apart(self._settings, accepted, self._clock.now())
+        if values is None or not self._can_be_asked_apart():
+            return None
+        self._asked = accepted
+        self._others = [one for one in answered if not one[1].accepted]
+        self._apart.ask(values)
+        fileno: int = self._apart.fileno()
+        return fileno
+
+    def recorded(self) -> frozenset[int] | None:
+        """Of what ``begin_record`` has begun: the rounds that are open, once it is written down."""
+        if not self._apart.is_over():
+            return None
+        written, rounds = self._apart.answers
+        if self._apart.is_lost:
+            self._no_more_apart()
+        if written is None or rounds is None:
+            return self._each_by_itself([*self._asked, *self._others])
+        return self.record(self._others) if self._others else frozenset(int(id_) for (id_,) in rounds)
+
+    def _can_be_asked_apart(self) -> bool:
+        if self._apart is None:
+            # Only where it is used: on SQLite its driver does not have to be there.
+            from models.under_way import UnderWay
+
+            engine = self._session.get_bind()
+            assert isinstance(engine, Engine)
+            try:
+                self._apart = UnderWay(engine, "dormouse: what mail servers said", recording.apart())
+            except (DBAPIError, NoneIsFree):
+                # The server takes no more connections, say: those that there are will do.
+                return False
+        return True
+
+    def _no_more_apart(self) -> None:
+        if self._apart is not None:
+            self._apart.close()
+            self._apart = None
+
+    def record(self, answered: Sequence[Answered]) -> frozenset[int]:
+        """Write down what the server has said; returns the rounds that are open."""
+        try:
+            return self._write(answered)
+        except (DBAPIError, recording.NotAlike):
+            self._session.rollback()
+        return self._each_by_itself(answered)
+
+    def _each_by_itself(self, answered: Sequence[Answered]) -> frozenset[int]:
+        """What was sent must not be sent again because of what another message met."""
+        lost: DBAPIError | None = None
+        for one in answered:
+            try:
+                still_open = self._write_alone(one)
+            except DBAPIError as error:
+                self._session.rollback()
+                lost = error
+        if lost is not None:
+            raise lost
+        return still_open
+
+    def _write_alone(self, one: Answered) -> frozenset[int]:
+        try:
+            return self._write([one])
+        except DBAPIError:
+            # A deadlock, say: the second time it is over.
+            self._session.rollback()
+            return self._write([one])
+
+    def fail(self, claimed: Claimed, reason: str) -> None:
+        for_writing(self._session)
+        recording.fail(self._session, claimed, reason, self._clock.now())
+        self._commit()
+
+    def give_back(self, claimed: list[Claimed]) -> None:
+        for_writing(self._session)
+        dispatch.give_back(self._session, claimed)
+        pace.give_back(self._session, self._settings, self._clock.now(), _notices(claimed))
+        self._commit()
+
+    def hold_if_many_refused(self) -> None:
+        for_writing(self._session)
+        refusals.hold_if_many(self._session, self._settings, self._clock.now())
+        self._commit()
+
+    def retire(self) -> None:
+        for_writing(self._session)
+        dispatch.retire(self._session, self._settings, self._clock.now())
+        self._commit()
+
+    def _write(self, answered: Sequence[Answered]) -> frozenset[int]:
+        if not self._has_begun:
+            for_writing(self._session)
+        self._has_begun = False
+        now = self._clock.now()
+        still_open = recording.record_all(self._session, self._settings, answered, now)
+        untried = _notices([claimed for claimed, result in answered if result.server_down])
+        pace.give_back(self._session, self._settings, now, untried)
+        self._commit()
+        return still_open
+
+
+def _notices(claimed: list[Claimed]) -> int:
+    return sum(one.kind in NOTICES for one in claimed)

@@ -1,0 +1,174 @@
+"""Statements that PostgreSQL works at while who asked them does something else."""
+
+import select as system
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+from flask import Flask
+from sqlalchemy import String, bindparam, column, create_engine, func, literal, select, table, text
+from sqlalchemy.orm import Session
+
+from adapters.mail.smtp import SmtpMailer
+from domain.notices import Kind
+from models import Event, Message, db
+from models.under_way import Rows, UnderWay
+from services import outbox
+from services.installation import installed
+from services.mail import dispatch
+from services.mail.delivery import deliver
+from services.mail.desk import Desk
+from tests import factories
+from tests.conftest import NOW
+from tests.faults.unkind import Unkind
+from tests.services.support import ACCEPTED, written
+
+pytestmark = pytest.mark.parametrize("database_url", ["postgresql"], indirect=True)
+
+NOTES = table("notes", column("word"))
+SAYS = bindparam("says", type_=String())
+WRITE = NOTES.insert().values(word=SAYS).returning(NOTES.c.word)
+READ = select(NOTES.c.word, literal("100 %"), func.length(SAYS)).order_by(NOTES.c.word)
+
+
+@pytest.fixture
+def app(make_app: Callable[..., Flask]) -> Iterator[Flask]:
+    app = make_app(mail_connections=6)
+    with app.app_context():
+        yield app
+
+
+@pytest.fixture
+def notes(app: Flask) -> Iterator[UnderWay]:
+    with db.engine.begin() as connection:
+        connection.execute(text("CREATE TABLE notes (word varchar CHECK (word <> 'wrong'))"))
+    notes = UnderWay(db.engine, "notes", [WRITE, READ])
+    yield notes
+    notes.close()
+
+
+def asked(under_way: UnderWay, **values: Any) -> list[Rows | None]:
+    under_way.ask(values)
+    while not under_way.is_over():
+        system.select([under_way.fileno()], [], [], 60)
+    return under_way.answers
+
+
+def test_each_sees_what_the_one_before_has_done_and_they_can_be_asked_again(notes: UnderWay) -> None:
+    assert asked(notes, says="a %s") == [[("a %s",)], [("a %s", "100 %", "4")]]
+    assert asked(notes, says="zß") == [[("zß",)], [("a %s", "100 %", "2"), ("zß", "100 %", "2")]]
+    assert asked(notes, says=None) == [
+        [(None,)],
+        [("a %s", "100 %", None), ("zß", "100 %", None), (None, "100 %", None)],
+    ]
+
+
+def test_it_is_seen_by_its_name(notes: UnderWay) -> None:
+    found = text("SELECT count(*) FROM pg_stat_activity WHERE application_name = 'notes'")
+    with db.engine.connect() as another:
+        assert another.scalar(found) == 1
+
+
+def test_one_that_fails_has_done_nothing_and_stops_no_other(notes: UnderWay) -> None:
+    assert asked(notes, says="wrong") == [None, []]
+    assert not notes.is_lost
+    assert asked(notes, says="right") == [[("right",)], [("right", "100 %", "5")]]
+
+
+def test_what_is_more_than_the_line_takes_at_once_is_asked_all_the_same(notes: UnderWay) -> None:
+    much = "x" * 5_000_000
+    assert asked(notes, says=much) == [[(much,)], [(much, "100 %", "5000000")]]
+
+
+def test_a_connection_that_is_lost_is_over_before_and_after_it_is_asked(notes: UnderWay) -> None:
+    with db.engine.connect() as another, another.begin():
+        another.execute(text("LOCK TABLE notes"))
+        notes.ask({"says": "waits"})
+        assert not notes.is_over()
+        cut_off(another)
+        while not notes.is_over():
+            system.select([notes.fileno()], [], [], 60)
+    assert notes.is_lost
+    assert notes.answers == [None, None]
+    assert asked(notes, says="again") == [None, None]
+
+
+def cut_off(connection: Any) -> None:
+    """All others that use the same database."""
+    connection.execute(
+        text(
+            "SELECT pg_terminate_backend(pid, 60000) FROM pg_stat_activity"
+            " WHERE datname = current_database() AND pid <> pg_backend_pid() AND backend_type = 'client backend'"
+        )
+    )
+
+
+def queue(session: Session, count: int) -> list[str]:
+    names = [f"m{number}@example.org" for number in range(count)]
+    for name in names:
+        member = factories.member(session, email=name)
+        outbox.put(session, kind=Kind.WELCOME_BACK, once_key=f"w:{member.id}", now=NOW, member=member)
+    session.commit()
+    return names
+
+
+@pytest.mark.parametrize("answered", [False, True], ids=["before it is asked", "while it waits"])
+def test_what_was_asked_of_a_connection_that_is_lost_is_written_down_on_another(
+    app: Flask, monkeypatch: pytest.MonkeyPatch, answered: bool
+) -> None:
+    session, here = db.session(), installed()
+    queue(session, 4)
+    first, second = (dispatch.claim(session, here.settings, NOW, 2) for _ in range(2))
+    session.commit()
+    ask = UnderWay.ask
+
+    def lost(under_way: UnderWay, values: Any) -> None:
+        with db.engine.connect() as another, another.begin():
+            if answered:
+                another.execute(select(Message.id).with_for_update())
+                ask(under_way, values)
+                cut_off(another)
+            else:
+                cut_off(another)
+                ask(under_way, values)
+        monkeypatch.setattr(UnderWay, "ask", ask)
+
+    monkeypatch.setattr(UnderWay, "ask", lost)
+    with Desk(session, here.settings, here.clock, session.commit) as desk:
+        for claimed in (first, second):
+            assert written(desk, [(one, ACCEPTED) for one in claimed]) == frozenset()
+    assert session.scalars(select(Message.state)).all() == ["sent"] * 4
+    assert len(session.scalars(select(Event.id).where(Event.code == "mail_accepted")).all()) == 4
+
+
+def test_where_no_more_connections_are_to_be_had_those_there_are_will_do(
+    app: Flask, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    session, here = db.session(), installed()
+    queue(session, 3)
+    claimed = dispatch.claim(session, here.settings, NOW, 3)
+    session.commit()
+    nowhere = create_engine("postgresql+psycopg:///?host=/nowhere")
+    monkeypatch.setattr(UnderWay, "__init__", lambda *args: nowhere.connect())
+    with Desk(session, here.settings, here.clock, session.commit) as desk:
+        assert written(desk, [(one, ACCEPTED) for one in claimed]) == frozenset()
+    assert session.scalars(select(Message.state)).all() == ["sent"] * 3
+
+
+def test_most_of_a_run_is_written_down_that_way(app: Flask, monkeypatch: pytest.MonkeyPatch) -> None:
+    session, here = db.session(), installed()
+    queue(session, 60)
+    apart: list[int] = []
+    ask = UnderWay.ask
+
+    def counted(under_way: UnderWay, values: Any) -> None:
+        apart.append(values["messages"])
+        ask(under_way, values)
+
+    monkeypatch.setattr(UnderWay, "ask", counted)
+    with Unkind() as server:
+        app.config.update(MAIL_SERVER="127.0.0.1", MAIL_PORT=server.port)
+        session.rollback()
+        mailer = SmtpMailer(app)
+        assert deliver(session, here.settings, mailer, here.clock, session.commit, lambda: False).sent == 60
+    assert sum(apart) > 40
