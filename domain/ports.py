@@ -5,7 +5,7 @@ from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from datetime import datetime
 from enum import StrEnum
-from typing import Any, Protocol, Self
+from typing import Any, NamedTuple, Protocol, Self
 
 from domain.errors import BillingPermanent
 from domain.money import Money
@@ -21,21 +21,37 @@ class Clock(Protocol):
         """When this machine started, by this clock: the same instant at every look, unless somebody sets the clock."""
 
 
-class Pieced(str):
-    """A text that knows the pieces it was put together from: most are the same in many mails, and encoded once."""
+class Frame(tuple[str, ...]):
+    """What is the same in many texts, cut where the words of each stand. It is one with itself only."""
 
-    __slots__ = ("pieces",)
-    pieces: list[str]
+    __slots__ = ()
+    __hash__ = object.__hash__
+
+    def __eq__(self, other: object) -> bool:
+        return self is other
+
+
+def together(frame: Frame, words: Sequence[str]) -> str:
+    whole = [""] * (2 * len(words) + 1)
+    whole[::2], whole[1::2] = frame, words
+    return "".join(whole)
+
+
+class Pieced(str):
+    """A text that knows what it was put together from: the pieces of a frame, and between any two of them a word."""
+
+    __slots__ = ("frame", "words")
+    frame: Frame
+    words: list[str]
 
     @classmethod
-    def of(cls, pieces: list[str]) -> Self:
-        text = cls("".join(pieces))
-        text.pieces = pieces
+    def of(cls, frame: Frame, words: list[str]) -> Self:
+        text = cls(together(frame, words))
+        text.frame, text.words = frame, words
         return text
 
 
-@dataclass(frozen=True, slots=True)
-class Mail:
+class Mail(NamedTuple):
     """One message as it goes out, rendered. Addresses and header values hold no line breaks.
 
     ``return_path`` is where bounces go, if not to the sender; ``calendar`` is an iCalendar to attach.

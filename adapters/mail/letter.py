@@ -21,7 +21,7 @@ from typing import Self
 import flask_mail
 import idna
 
-from domain.ports import Mail, Pieced
+from domain.ports import Frame, Mail, Pieced
 
 WIRE = Compat32(linesep="\r\n", max_line_length=76)
 
@@ -71,6 +71,8 @@ class Letter(flask_mail.Message):
         self.recipient = envelope_address(mail.to)
         self.sender_name, self.from_address = _sender(sender)
         self.envelope_sender = envelope_address(mail.return_path) if mail.return_path else self.from_address
+        self.needs_smtputf8 = not (self.recipient + self.from_address + self.envelope_sender).isascii()
+        """Whether an address has letters beyond ASCII before its @: only a server with SMTPUTF8 can take it."""
         self.calendar = mail.calendar
         # All that is used of what Flask-Mail keeps. Its own way asks the system for this host's name for each message,
         # to make a Message-ID of its own, and that may be a question to a name server.
@@ -84,11 +86,6 @@ class Letter(flask_mail.Message):
     @classmethod
     def of(cls, mail: Mail, sender: str) -> Self:
         return cls(mail, sender)
-
-    @property
-    def needs_smtputf8(self) -> bool:
-        """Whether an address has letters beyond ASCII before its @: only a server with SMTPUTF8 can take it."""
-        return not (self.recipient + self.from_address + self.envelope_sender).isascii()
 
     def seal(self) -> None:
         """Make the bytes now."""
@@ -196,16 +193,25 @@ def _folded(name: str, value: str) -> bytes:
 
 
 def _encoded(text: str) -> bytes:
-    """A body as quoted-printable, piece by piece: most pieces are the same in many mails."""
+    """A body as quoted-printable: what is the same in many is encoded once, and word by word what is not."""
     if not isinstance(text, Pieced):
         return _lines_encoded(text)
-    whole = b"".join([_piece(piece) for piece in text.pieces])
+    whole = _frame_encoded(text.frame).copy()
+    whole[1::2] = [_piece(word) for word in text.words]
     # After the last piece nothing goes on.
-    return whole.removesuffix(_GOES_ON)
+    return b"".join(whole).removesuffix(_GOES_ON)
 
 
 _GOES_ON = b"=\r\n"
 """Quoted-printable for a line break that is none."""
+
+
+@lru_cache(maxsize=256)
+def _frame_encoded(frame: Frame) -> list[bytes]:
+    """With nothing yet where the words go."""
+    whole = [b""] * (2 * len(frame) - 1)
+    whole[::2] = [_piece(piece) for piece in frame]
+    return whole
 
 
 @lru_cache(maxsize=2048)

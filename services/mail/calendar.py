@@ -17,33 +17,29 @@ LONGEST_LINE = 75
 _TEXT = str.maketrans({"\\": "\\\\", ";": "\\;", ",": "\\,", "\n": "\\n", "\r": None})
 
 
-def deadline(
-    settings: Settings, locale: str | None, uid: str, deadline_at: datetime, now: datetime, store: str | None = None
-) -> str:
-    """An iCalendar of the last day before ``deadline_at``, worded in the reader's language.
+def deadline(settings: Settings, uid: str, deadline_at: datetime, now: datetime, store: str | None = None) -> str:
+    """An iCalendar of the last day before ``deadline_at``, in the present language.
 
     ``store`` bills the membership by itself, where somebody does: then nothing ends on that day.
     """
-    with wording.speaking(wording.supported(locale)):
-        same_for_all = _described(
-            settings.service_name,
-            settings.on_silence,
-            settings.public_url,
-            settings.zone,
-            deadline_at,
-            store,
-            wording.voice(),
-        )
-    before, between, after = same_for_all
-    return f"{before}{_folded(f'UID:{uid}')}{between}{_stamp(now.replace(microsecond=0))}{after}"
+    before, between, after = _described(
+        settings.service_name,
+        settings.on_silence,
+        settings.public_url,
+        settings.zone,
+        deadline_at,
+        store,
+        wording.voice(),
+    )
+    return f"{before}{_folded(f'UID:{uid}')}{between}{_stamp(now)}{after}"
 
 
 _UID, _STAMP = "\x00UID", "\x00STAMP"
 
 
 @lru_cache(maxsize=16)
-def _stamp(second: datetime) -> str:
-    return f"{second:%Y%m%dT%H%M%SZ}"
+def _stamp(now: datetime) -> str:
+    return f"{now:%Y%m%dT%H%M%SZ}"
 
 
 @lru_cache(maxsize=64)

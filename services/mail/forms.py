@@ -7,16 +7,16 @@ Jinja renders, for every kind and whatever words.
 
 import re
 import textwrap
-from collections import OrderedDict
 from collections.abc import Callable, Hashable, Iterator, Mapping
 from dataclasses import dataclass
 from itertools import count
 from operator import itemgetter
 from threading import Lock
+from typing import NamedTuple
 
 from markupsafe import escape
 
-from domain.ports import Pieced
+from domain.ports import Frame, Pieced, together
 
 TEXT_WIDTH = 72
 LONGEST_SUBJECT = 200
@@ -35,18 +35,16 @@ _WEEKDAY = re.compile(r", (?<=[^\W\d], )(?=\d{1,2}\.?\x1f)")
 _STAYS = "\x1f"
 _ODD = re.compile(r"[\t\n\x0b\x0c\r]|  ")
 """What textwrap makes something else of than words with a space between any two of them."""
-_ESCAPED = "&<>'\""
-"""What ``escape`` looks for."""
 
 Render = Callable[[str, Mapping[str, object], str], str]
 """Renders one of the templates of a kind; the HTML has the subject in its head."""
 
-_forms: OrderedDict[Hashable, "_Form | None"] = OrderedDict()
+_NOT_YET = object()
+_forms: dict[Hashable, object] = {}
 _lock = Lock()
 
 
-@dataclass(frozen=True, slots=True)
-class Rendered:
+class Rendered(NamedTuple):
     """``subject`` is one line; ``text`` says all that ``html`` says."""
 
     subject: str
@@ -86,16 +84,14 @@ def _is_marked(name: str, word: object) -> bool:
 
 
 def _form(render: Render, shape: Hashable, words: Mapping[str, object]) -> "_Form | None":
-    with _lock:
-        if shape in _forms:
-            _forms.move_to_end(shape)
-            return _forms[shape]
-    form = _Form.of(render, words)
-    with _lock:
-        _forms[shape] = form
-        if len(_forms) > MOST_FORMS:
-            _forms.popitem(last=False)
-    return form
+    form = _forms.get(shape, _NOT_YET)
+    if form is _NOT_YET:
+        form = _Form.of(render, words)
+        with _lock:
+            _forms[shape] = form
+            if len(_forms) > MOST_FORMS:
+                del _forms[next(iter(_forms))]
+    return form  # type: ignore[return-value]
 
 
 def _one_line(text: str) -> str:
@@ -154,44 +150,49 @@ def _held_together(line: str) -> str:
     return _WEEKDAY.sub(f",{_STAYS}", _DATE.sub(lambda date: date[0].replace(" ", _STAYS), line))
 
 
+class _NotOneLine(Exception):
+    """A word is more, or less, than part of a line."""
+
+
 class _Parts:
     """Texts, and between any two of them a word."""
 
     def __init__(self, text: str) -> None:
         found = _MARK.split(text)
-        self._texts = found
-        self._which = [int(number) for number in found[1::2]]
+        self.texts = Frame(found[::2])
+        which = [int(number) for number in found[1::2]]
         # Of one number alone itemgetter gives no tuple; asked for twice, it does.
-        self._chosen = itemgetter(*self._which, *self._which[:1]) if self._which else tuple
-        self._kept: dict[Hashable, str | None] = {}
+        self._chosen = itemgetter(*which, *which[:1]) if which else tuple
+        self._count = len(which)
+        self._kept: dict[Hashable, str] = {}
 
-    def pieces(self, values: list[str]) -> list[str]:
-        whole = self._texts.copy()
-        whole[1::2] = [values[number] for number in self._which]
-        return whole
+    def words(self, values: list[str]) -> list[str]:
+        return list(self._chosen(values)[: self._count])
 
-    def paragraph(self, values: list[str]) -> str | None:
-        """As it is wrapped; None where a word is more, or less, than part of a line. What many mails say is kept."""
+    def paragraph(self, values: list[str]) -> str:
+        """As it is wrapped, with a line break at its end. What many mails say is kept. Raises _NotOneLine."""
         words = self._chosen(values)
-        if words in self._kept:
-            return self._kept[words]
-        if len(self._kept) >= MOST_PARAGRAPHS:
-            self._kept.clear()
-        line = self.filled(values).strip()
-        found = "\n".join([*_of_one(line), ""]) if len(line.splitlines()) == 1 else None
-        self._kept[words] = found
+        found = self._kept.get(words)
+        if found is None:
+            if len(self._kept) >= MOST_PARAGRAPHS:
+                self._kept.clear()
+            line = self.filled(values).strip()
+            if len(line.splitlines()) != 1:
+                raise _NotOneLine
+            self._kept[words] = found = "\n".join([*_of_one(line), ""])
         return found
 
     def filled(self, values: list[str]) -> str:
-        return "".join(self.pieces(values))
+        return together(self.texts, self.words(values))
 
 
 @dataclass(frozen=True, slots=True)
 class _Form:
     subject: _Parts
-    text: list[str | _Parts]
-    """Lines as they go out, as many as follow one another in one, and between them paragraphs that are wrapped when
-    they are filled in."""
+    text: Frame
+    """Lines as they go out, as many as follow one another in one."""
+    paragraphs: list[_Parts]
+    """What stands between any two of these, and is wrapped when it is filled in."""
     html: _Parts
 
     @classmethod
@@ -206,32 +207,31 @@ class _Form:
                 marked[name] = [(label, _mark(numbers)) for label, _ in word]
             else:
                 marked[name] = _mark(numbers) if _is_marked(name, word) else word
-        text: list[str | _Parts] = [""]
+        text, paragraphs = [""], []
         before = ""
         for line in render("body.txt", marked, "").strip().splitlines():
             if _BEGIN in line:
-                text += [_Parts(line.strip()), ""]
+                paragraphs.append(_Parts(line.strip()))
+                text.append("")
             elif line.strip() or before:
-                text[-1] += "".join(f"{part}\n" for part in _of_one(line.strip()) or [""])  # type: ignore[operator]
+                text[-1] += "".join(f"{part}\n" for part in _of_one(line.strip()) or [""])
             before = line.strip()
         # The subject is the last word of the HTML.
         html = render("body.html", marked, _mark(numbers))
-        return cls(_Parts(render("subject.txt", marked, "")), text, _Parts(html))
+        return cls(_Parts(render("subject.txt", marked, "")), Frame(text), paragraphs, _Parts(html))
 
     def filled(self, values: list[str]) -> Rendered | None:
         """None where a word is more, or less, than part of a line."""
-        pieces: list[str] = []
-        for one in self.text:
-            piece = one if type(one) is str else one.paragraph(values)  # type: ignore[union-attr]
-            if piece is None:
-                return None
-            pieces.append(piece)
+        try:
+            paragraphs = [one.paragraph(values) for one in self.paragraphs]
+        except _NotOneLine:
+            return None
         subject = _one_line(self.subject.filled(values))
         values.append(subject)
-        together = "".join(values)
-        if any(odd in together for odd in _ESCAPED):
+        all_of_it = "".join(values)
+        if "&" in all_of_it or "<" in all_of_it or ">" in all_of_it or "'" in all_of_it or '"' in all_of_it:
             values = [str(escape(value)) for value in values]
-        return Rendered(subject, Pieced.of(pieces), Pieced.of(self.html.pieces(values)))
+        return Rendered(subject, Pieced.of(self.text, paragraphs), Pieced.of(self.html.texts, self.html.words(values)))
 
 
 def _mark(numbers: Iterator[int]) -> str:

@@ -53,7 +53,7 @@ def _calendar(settings: Settings, claimed: Claimed, facts: Facts, now: datetime)
     if claimed.kind not in WITH_CALENDAR or claimed.case is None or facts.deadline_at is None:
         return None
     uid = f"{claimed.case.public_id}@{claimed.message_id.rpartition('@')[2].rstrip('>')}"
-    return calendar.deadline(settings, claimed.locale, uid, facts.deadline_at, now, facts.billed_by)
+    return calendar.deadline(settings, uid, facts.deadline_at, now, facts.billed_by)
 
 
 def _mail(
@@ -77,7 +77,7 @@ def headers(claimed: Claimed, facts: Facts, now: datetime) -> dict[str, str]:
     """No List-Unsubscribe: these are notices about an account, and mail firewalls press such buttons."""
     stream = "notice" if claimed.kind in NOTICES else "service"
     found = {
-        "Date": _date(now.replace(microsecond=0)),
+        "Date": _date(now),
         "Feedback-ID": f"{facts.month or 'none'}:{claimed.kind}:{stream}:{SENDER_ID}",
     }
     if claimed.thread is not None:
@@ -86,5 +86,5 @@ def headers(claimed: Claimed, facts: Facts, now: datetime) -> dict[str, str]:
 
 
 @lru_cache(maxsize=16)
-def _date(second: datetime) -> str:
-    return format_datetime(second)
+def _date(now: datetime) -> str:
+    return format_datetime(now.replace(microsecond=0))

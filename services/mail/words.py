@@ -211,13 +211,16 @@ def _why(settings: Settings, facts: Facts, now: datetime) -> dict[str, Any]:
     words = _why_in_words(
         facts.rule or Rule.NEVER_USED,
         of_day if alike else (joined, used, sign),
-        dates.local_day(now, zone),
+        _today(now, zone),
         (facts.price_minor, facts.currency, facts.interval),
         settings.service_name,
         zone,
         wording.voice(),
     )
     return words if charged is None else {**words, "paid": charged}
+
+
+_today = lru_cache(maxsize=16)(dates.local_day)
 
 
 @lru_cache(maxsize=1024)
@@ -299,12 +302,14 @@ def _saved(keep_until: datetime, zone: tzinfo, voice: wording.Voice) -> dict[str
 
 
 def _membership(facts: Facts, zone: Any) -> list[tuple[str, str]]:
-    rows = [
-        (gettext("Plan"), one_line(facts.plan)),
-        (gettext("Customer number"), one_line(facts.customer_number)),
-        (gettext("Member since"), wording.short_date(facts.joined_at, zone) if facts.joined_at else None),
-    ]
-    return [(label, value) for label, value in rows if value]
+    since = wording.short_date(facts.joined_at, zone) if facts.joined_at else None
+    values = (one_line(facts.plan), one_line(facts.customer_number), since)
+    return [(label, value) for label, value in zip(_labels(wording.voice()), values, strict=True) if value]
+
+
+@lru_cache(maxsize=8)
+def _labels(voice: wording.Voice) -> tuple[str, str, str]:
+    return gettext("Plan"), gettext("Customer number"), gettext("Member since")
 
 
 def _for_operators(settings: Settings, kind: Kind, facts: Facts, now: datetime) -> dict[str, Any]:

@@ -173,7 +173,7 @@ def test_a_text_that_the_line_does_not_take_at_once_is_waited_for() -> None:
     text = ("x" * 70 + "\n") * (large // 71)
     with Unkind() as server, mailer(server.port, timeout=30).connect() as connection:
         assert waiting(connection, FIRST).accepted
-        assert watching(connection, replace(MIA, text=text)).accepted
+        assert watching(connection, MIA._replace(text=text)).accepted
         assert len(server.kept[-1][1]) > large
 
 

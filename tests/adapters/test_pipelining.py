@@ -3,7 +3,6 @@
 import socket
 import threading
 from collections.abc import Callable
-from dataclasses import replace
 from email import message_from_bytes
 from email.policy import default
 
@@ -143,7 +142,7 @@ def test_a_line_that_begins_with_a_dot_arrives_as_it_was() -> None:
     text = ".\n..\n.begins with a dot\nends with one.\n.\n"
     with Unkind() as server:
         with mailer(server.port).connect() as connection:
-            assert connection.send(replace(MIA, text=text)).accepted
+            assert connection.send(MIA._replace(text=text)).accepted
         [(_, raw)] = server.kept
     assert b"\r\n.begins with a dot\r\n" in raw
     part = message_from_bytes(raw, policy=default).get_body(("plain",))  # type: ignore[attr-defined]

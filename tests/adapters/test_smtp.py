@@ -3,7 +3,6 @@
 import socket
 import ssl
 from collections.abc import Iterator
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -45,7 +44,7 @@ def send(server: SmtpCatcher, *mails: Mail, **options: object) -> list[MailResul
 
 
 def to(address: str) -> Mail:
-    return replace(MAIL, to=address)
+    return MAIL._replace(to=address)
 
 
 def test_an_accepted_mail_gives_the_reply_to_its_final_dot(smtp: SmtpCatcher) -> None:
@@ -60,7 +59,7 @@ def test_a_reply_is_one_line_of_printed_characters(smtp: SmtpCatcher) -> None:
 
 
 def test_the_headers_a_notice_needs_are_there_and_the_text_arrives_whole(smtp: SmtpCatcher) -> None:
-    send(smtp, replace(MAIL, headers={**MAIL.headers, "X-Dormouse": "warning"}))
+    send(smtp, MAIL._replace(headers={**MAIL.headers, "X-Dormouse": "warning"}))
     message = smtp.mails[0].message
     assert message["Message-ID"] == MAIL.message_id
     assert message["Auto-Submitted"] == "auto-generated"
@@ -77,7 +76,7 @@ def test_the_headers_a_notice_needs_are_there_and_the_text_arrives_whole(smtp: S
 
 def test_no_line_is_too_long_for_a_server(smtp: SmtpCatcher) -> None:
     long = "Größe " * 2000
-    send(smtp, replace(MAIL, text=long, html=f"<p>{long}</p>", subject="Mitgliedschaft für Äpfel und Öl " * 20))
+    send(smtp, MAIL._replace(text=long, html=f"<p>{long}</p>", subject="Mitgliedschaft für Äpfel und Öl " * 20))
     lines = smtp.mails[0].raw.splitlines()
     assert max(len(line) for line in lines) <= 78
     text, html = smtp.mails[0].message.iter_parts()
@@ -100,8 +99,8 @@ def test_no_line_is_too_long_for_a_server(smtp: SmtpCatcher) -> None:
     ],
 )
 def test_a_hostile_name_never_becomes_a_header(smtp: SmtpCatcher, hostile: str) -> None:
-    ordinary = replace(MAIL, subject="Mia")
-    send(smtp, ordinary, replace(MAIL, subject=hostile, headers={**MAIL.headers, "X-Name": hostile}))
+    ordinary = MAIL._replace(subject="Mia")
+    send(smtp, ordinary, MAIL._replace(subject=hostile, headers={**MAIL.headers, "X-Name": hostile}))
     before, after = (mail.message for mail in smtp.mails)
     assert sorted({*before.keys(), "X-Name"}) == sorted(after.keys())
     assert smtp.mails[1].recipients == ["mia@example.org"]
@@ -211,7 +210,7 @@ def test_an_address_beyond_ascii_goes_to_a_server_that_takes_it() -> None:
     server = SmtpCatcher(enable_SMTPUTF8=True)
     server.start()
     try:
-        [result] = send(server, replace(to("jürgen@straße.example"), subject="Ihre Mitgliedschaft für Öl"))
+        [result] = send(server, to("jürgen@straße.example")._replace(subject="Ihre Mitgliedschaft für Öl"))
     finally:
         server.stop()
     assert result.accepted

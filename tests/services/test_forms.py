@@ -185,7 +185,7 @@ def test_a_body_cannot_end_its_part() -> None:
         line for line in Letter(mail, "a@lumio.example").as_bytes().decode().split("\r\n") if line.startswith("--=")
     ]
     hostile = "\n".join(["x", *between, "Content-Type: text/html", "", "<a href='http://evil.example'>", *between])
-    letter = Letter(replace(mail, text=hostile, html=hostile), "a@lumio.example")
+    letter = Letter(mail._replace(text=hostile, html=hostile), "a@lumio.example")
     assert parts(letter.as_bytes()) == parts(letter.built())
 
 

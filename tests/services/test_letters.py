@@ -13,7 +13,7 @@ from sqlalchemy.orm import Session
 
 from domain import return_path
 from models import Campaign, Case, Message, db
-from services import campaigns, magic_links, warning
+from services import campaigns, magic_links, warning, wording
 from services.installation import installed
 from services.mail import calendar, delivery
 from settings import Settings
@@ -213,7 +213,8 @@ def test_a_moved_deadline_moves_the_same_event(
 @given(name=st.text(alphabet=st.characters(exclude_categories=["Cs", "Cc"]), max_size=120))
 def test_no_name_of_a_service_breaks_a_line_of_the_calendar(app: Flask, name: str) -> None:
     settings = installed().settings.model_copy(update={"service_name": name})
-    text = calendar.deadline(settings, "de", "1@lumio.example", datetime.fromisoformat("2026-07-01T00:00+02:00"), NOW)
+    with wording.speaking("de"):
+        text = calendar.deadline(settings, "1@lumio.example", datetime.fromisoformat("2026-07-01T00:00+02:00"), NOW)
     found = events(text)
     assert len(found) == 14
     shown = found["SUMMARY"].replace("\\,", ",").replace("\\;", ";").replace("\\\\", "\\")
