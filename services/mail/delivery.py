@@ -148,7 +148,7 @@ class _Run:
         elif self._to_record and not self._recording:
             # Where it takes this thread's own time, it is done when there is nothing else: the more, the less for each.
             self._record_what_came()
-        else:
+        elif to_the_end or not self._render_ahead(2 * self._settings.mail_connections):
             self._lines.go_on(LOOK_EVERY)
 
     def _next(self) -> Ready | None:

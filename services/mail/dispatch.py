@@ -42,7 +42,7 @@ from domain.lifecycle import CampaignState, MemberStatus, MessageState, OrderKin
 from domain.money import Money, known
 from domain.notices import FIRST_OF_NOTICES, NOTICES, PURGE_AFTER_NOTICE_DAYS, Kind
 from models import BillingOrder, Campaign, Case, ClockJump, Member, Message, change
-from models.base import UTCDateTime, latest
+from models.base import UTCDateTime, among, latest
 from services import links
 from services.billing import rest_of, rest_unconfirmed, unconfirmed
 from services.cases import facts_hold, facts_hold_but, new_batch
@@ -174,7 +174,7 @@ def _taking(exempt_plans: tuple[str, ...], notices: bool) -> Update:
     )
     return (
         update(_TABLE)
-        .where(_TABLE.c.id.in_(select(chosen.c.id)), _TABLE.c.state == MessageState.QUEUED)
+        .where(among(_TABLE.c.id, select(chosen.c.id).scalar_subquery()), _TABLE.c.state == MessageState.QUEUED)
         .values(
             state=MessageState.SENDING,
             lease_token=bindparam("token"),
@@ -286,7 +286,7 @@ OPEN_ROUNDS = select(Campaign.__table__.c.id).where(Campaign.__table__.c.state =
 
 
 def retire(session: Session, settings: Settings, now: datetime) -> int:
-    """Queued mails that may never go out become obsolete: their case is over, answered, or no longer as found.
+    """Mails that are due and may never go out become obsolete: their case is over, answered, or no longer as found.
 
     Those of a held campaign wait: they go out when it is released. The mails of an end that was taken back do not, nor
     does the question whether a new address is right to one that has become another meanwhile.
@@ -311,6 +311,7 @@ def retire(session: Session, settings: Settings, now: datetime) -> int:
         update(Message)
         .where(
             Message.state == MessageState.QUEUED,
+            Message.due_at <= now,
             or_(
                 and_(Message.kind.in_(NOTICES), ~still),
                 and_(Message.kind == Kind.DEADLINE_MOVED, ~moved),

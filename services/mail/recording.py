@@ -21,7 +21,6 @@ from sqlalchemy import (
     String,
     Update,
     and_,
-    any_,
     bindparam,
     case,
     cast,
@@ -39,7 +38,7 @@ from domain.lifecycle import CaseState, MessageState
 from domain.notices import Kind
 from domain.ports import MailResult
 from models import Case, Member, Message, change
-from models.base import Listed, UTCDateTime
+from models.base import Listed, UTCDateTime, among
 from services import events, outbox
 from services.cases import ends_by_silence, lock_members, locking
 from services.mail import dispatch
@@ -290,8 +289,7 @@ def _at_once_statement(*, all_or_none: bool = False) -> Select[Any]:
         update(Message.__table__)  # type: ignore[arg-type]
         # The members first, in the order of their ids: the condition is asked before any row is looked at.
         .where(locked >= 0, message.id == answer.c.id, message.lease_token == answer.c.token)
-        # How many there may be PostgreSQL does not see in a text; of an array it takes it for ten, and uses the index.
-        .where(message.id == any_(func.array(select(answer.c.id).scalar_subquery())))
+        .where(among(message.id, select(answer.c.id).scalar_subquery()))
         .values(_sent(answer.c.reply))
         .returning(
             message.kind, message.member_id, message.case_id, message.campaign_id, message.operator_id,

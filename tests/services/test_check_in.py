@@ -28,6 +28,13 @@ def test_a_link_says_which_case_and_which_address(plain: Settings) -> None:
     assert check_in.read(plain, check_in.token(plain, CASE, 3)) == (CASE, 3)
 
 
+def test_a_link_is_signed_as_itsdangerous_signs_it(plain: Settings) -> None:
+    signer = URLSafeSerializer(plain.secret_key, salt=CHECK_IN_SALT).make_signer(CHECK_IN_SALT)
+    for generation in (1, 12, 123_456):
+        token = check_in.token(plain, CASE, generation)
+        assert signer.sign(token.partition(".")[0].encode()) == token.encode()
+
+
 def test_a_link_is_one_segment_of_a_path(plain: Settings) -> None:
     assert check_in.token(plain, CASE, 1).replace("-", "").replace("_", "").replace(".", "").isalnum()
 

@@ -22,13 +22,14 @@ from domain.ports import Subscription
 from models import Case, Member, Message, db, for_writing
 from services import campaigns, closing, provider_news, returning, warning
 from services.installation import installed
-from services.mail import dispatch
+from services.mail import dispatch, recording
 from services.outgoing import sending
 from settings import Settings
 from tests import factories
 from tests.conftest import make_settings
 from tests.factories import at
 from tests.postgres import Lender
+from tests.services.support import ACCEPTED
 
 MEMBERS = 20_000
 JUNE, JULY = at("2026-06-03 08:00"), at("2026-07-03 08:00")
@@ -285,13 +286,22 @@ def test_a_claim_looks_at_no_more_mails_than_it_takes(make_database: Callable[..
 
         def claim() -> None:
             for_writing(session)
-            assert len(dispatch.claim(session, settings, JUNE, 10)) == 10
+            claimed.extend(dispatch.claim(session, settings, JUNE, 200))
 
+        claimed: list[dispatch.Claimed] = []
         plan = plans(session, claim, "WITH chosen")
-        assert "ix_message_queued" in plan
+        assert len(claimed) == 200
+        assert plan.count("ix_message_queued") == 1
         assert not re.search("Sort|TEMP B-TREE|Hash (Left|Right) Join", plan), plan
         for table in ("member", "member_case", "message"):
             assert not reads_all_of(table, plan), plan
+
+        def record() -> None:
+            for_writing(session)
+            recording.record_all(session, settings, [(one, ACCEPTED) for one in claimed[:40]], JUNE)
+
+        plan = plans(session, record, "smtp_reply")
+        assert not reads_all_of("message", plan), plan
 
         # Of a round that is held nothing goes out: a sign-in mail does not have to wait until all of it is looked at.
         for_writing(session)
