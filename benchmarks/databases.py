@@ -15,6 +15,7 @@ from flask import Flask
 
 from app import create_app
 from models import db
+from models.base import LOG_PAGES
 from settings import Settings
 
 NOW = datetime(2026, 6, 1, 8, 0, tzinfo=UTC)
@@ -24,6 +25,7 @@ PRAGMAS = (
     "busy_timeout = 10000",
     "journal_mode = WAL",
     "synchronous = NORMAL",
+    f"wal_autocheckpoint = {LOG_PAGES}",
     "foreign_keys = ON",
     "secure_delete = ON",
     "temp_store = FILE",

@@ -29,6 +29,8 @@ from services.installation import installed
 HERE = Path(__file__).parent.parent
 MONTH = "2026-06"
 TURNS = 4
+SLOW_TURNS = 2
+"""Of half as many as there are: each begins with one connection, which takes as long at any number of messages."""
 OF_LIMIT, OF_LIMIT_SLOW = 0.4, 0.9
 TIMES_STDLIB = 4.0
 MEMORY_MB = 120
@@ -145,11 +147,11 @@ def slowly(database: Database, port: int, messages: int, report: Report) -> None
         Sender("ours", database, port, SLOW_CONNECTIONS) as sender,
     ):
         limit, ours = Way([prebuilt]), Way([sender])
-        for turn in range(TURNS):
+        for turn in range(SLOW_TURNS):
             for one in (ours, limit) if turn % 2 else (limit, ours):
                 if one is ours:
-                    due(database, turn)
-                one.turn(messages // TURNS)
+                    due(database, turn, SLOW_TURNS)
+                one.turn(messages // SLOW_TURNS)
     expect(database, ours.sent, messages)
     name = f"{SLOW_MS} ms a command, {SLOW_CONNECTIONS} connections"
     print(f"  {f'{name}: ours':<58}{ours.rate:>9.0f}/s\n  {f'{name}: (c) prebuilt':<58}{limit.rate:>9.0f}/s")
@@ -173,11 +175,11 @@ def round_of(database: Database, messages: int) -> Database:
     return database
 
 
-def due(database: Database, turn: int) -> None:
+def due(database: Database, turn: int, turns: int = TURNS) -> None:
     """Of the parts of a round only this one may go out; what is left of an earlier one as well."""
     later = database.instant(NOW.replace(year=NOW.year + 1))
     database.run(
-        f"UPDATE message SET due_at = CASE WHEN id % {TURNS} <= {turn} THEN {database.instant(NOW)} ELSE {later} END"
+        f"UPDATE message SET due_at = CASE WHEN id % {turns} <= {turn} THEN {database.instant(NOW)} ELSE {later} END"
         " WHERE state = 'queued'"
     )
     database.tidy()

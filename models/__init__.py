@@ -1,7 +1,7 @@
 """Persistence: typed SQLAlchemy models, one family of tables a file."""
 
 from models.api_key import ApiKey
-from models.base import Base, change, db, for_writing, for_writing_if_free, glancing, insert
+from models.base import Base, change, db, for_writing, for_writing_if_free, glancing, insert, to_disk
 from models.billing import (
     BillingNews,
     BillingOrder,
@@ -58,4 +58,5 @@ __all__ = [
     "for_writing_if_free",
     "glancing",
     "insert",
+    "to_disk",
 ]

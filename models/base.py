@@ -40,6 +40,10 @@ ASK_AGAIN_MS = 1
 """How long a writer waits before it asks once more for SQLite's lock."""
 
 
+LOG_PAGES = 4000
+"""Of 4 kB each."""
+
+
 class UTCDateTime(TypeDecorator[datetime]):
     """An aware instant, kept and given back in UTC.
 
@@ -224,6 +228,9 @@ def tune(engine: Engine) -> None:
             "synchronous = NORMAL",
             "foreign_keys = ON",
             "secure_delete = ON",
+            # Four times as many as usual: what is written again and again goes into the database once. What is in the
+            # log only, a power cut may take back, so whoever has written much ends with ``to_disk``.
+            f"wal_autocheckpoint = {LOG_PAGES}",
             # In memory, SQLite would also keep there what a statement over many rows may have to take back.
             "temp_store = FILE",
         ):
@@ -313,3 +320,12 @@ def for_writing_if_free(session: Session) -> bool:
             return False
         raise
     return True
+
+
+def to_disk(session: Session) -> None:
+    """Outside of a transaction: whatever was committed outlasts a power cut. On PostgreSQL it does as soon as it is."""
+    engine = session.get_bind()
+    assert isinstance(engine, Engine)
+    if engine.dialect.name == "sqlite":
+        with glancing(engine).connect() as connection:
+            connection.exec_driver_sql("PRAGMA wal_checkpoint(PASSIVE)")

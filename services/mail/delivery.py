@@ -27,6 +27,7 @@ from jinja2 import TemplateError
 from sqlalchemy.orm import Session
 
 from domain.ports import Clock, Mailer
+from models import to_disk
 from services.mail import dispatch, letters
 from services.mail.desk import Batch, Desk, Ready
 from services.mail.dispatch import Claimed
@@ -41,7 +42,7 @@ HANDFUL = 20
 """So many are rendered at a time: enough that it is done quickly, few enough that no line waits long for it."""
 
 MOST = 250
-FAST, SLOW = timedelta(seconds=0.5), timedelta(seconds=2)
+FAST, SLOW = timedelta(seconds=0.1), timedelta(seconds=0.5)
 """A batch that is gone sooner is followed by one of twice the size, and one that takes longer by one of half of it."""
 
 NOT_TO_BE_RENDERED = (TemplateError, LookupError, ValueError, TypeError)
@@ -78,6 +79,8 @@ def deliver(
         # While notices may not go anyway, by the hour or the day, no tick looks through a round's queue.
         if run.done.server_down is None and not run.notices_wait:
             desk.retire()
+    if run.done.sent:
+        to_disk(session)
     return run.done
 
 

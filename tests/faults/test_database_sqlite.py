@@ -1,5 +1,6 @@
 """SQLite at its worst: locked for too long, full, read-only. Nothing is half-done, and it goes on afterwards."""
 
+import shutil
 import sqlite3
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
@@ -99,6 +100,22 @@ def test_who_does_not_wait_for_the_lock_is_told_and_can_ask_again(session: Sessi
             other.execute("BEGIN IMMEDIATE")
         session.rollback()
         other.execute("BEGIN IMMEDIATE")
+
+
+def test_what_a_run_has_sent_is_in_the_database_itself_when_it_is_over(
+    app: Flask, session: Session, path: Path, smtp: SmtpCatcher, tmp_path: Path
+) -> None:
+    """A power cut may take back what is in the log only: as many mails would go out again."""
+    member = factories.member(session, email="mia@example.org")
+    outbox.put(session, kind=Kind.WELCOME_BACK, once_key="w", now=NOW, member=member)
+    session.commit()
+    here = app.extensions["dormouse"]
+    with app.app_context():
+        done = delivery.deliver(session, here.settings, here.mailer, here.clock, session.commit, lambda: False)
+    assert done.sent == 1
+    without_log = shutil.copy(path, tmp_path / "without_log.db")
+    with closing(sqlite3.connect(without_log)) as found:
+        assert found.execute("SELECT state FROM message").fetchall() == [("sent",)]
 
 
 def press(app: Flask, path: str, **filled: str) -> Browser:
