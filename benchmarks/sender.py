@@ -134,7 +134,11 @@ def sample() -> list[Mail]:
 
 def _flask_mail(mail: Mail) -> flask_mail.Message:
     message = flask_mail.Message(
-        subject=mail.subject, recipients=[mail.to], body=mail.text, html=mail.html, extra_headers=dict(mail.headers)
+        subject=mail.subject,
+        recipients=[mail.to],
+        body=str(mail.text),
+        html=str(mail.html),
+        extra_headers=dict(mail.headers),
     )
     message.msgId = mail.message_id
     if mail.calendar is not None:
@@ -152,8 +156,8 @@ def _stdlib(mail: Mail, sender: str) -> EmailMessage:
         **mail.headers,
     }.items():
         message[name] = value
-    message.set_content(mail.text)
-    message.add_alternative(mail.html, subtype="html")
+    message.set_content(str(mail.text))
+    message.add_alternative(str(mail.html), subtype="html")
     if mail.calendar is not None:
         message.add_attachment(mail.calendar.encode(), "text", "calendar", filename="deadline.ics")
     return message

@@ -50,7 +50,7 @@ def preview(kind: str, locale: str | None, folder: Path, chromium: str | None) -
     try:
         folder.mkdir(parents=True, exist_ok=True)
         path.with_suffix(".eml").write_bytes(here.mailer.written(mail))
-        path.with_suffix(".html").write_text(mail.html, encoding="utf-8")
+        path.with_suffix(".html").write_text(str(mail.html), encoding="utf-8")
     except OSError as error:
         raise click.ClickException(f"cannot write to {folder}: {error.strerror}") from None
     written = [path.with_suffix(".eml"), path.with_suffix(".html")]

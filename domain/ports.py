@@ -5,7 +5,7 @@ from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from datetime import datetime
 from enum import StrEnum
-from typing import Any, NamedTuple, Protocol, Self
+from typing import Any, NamedTuple, Protocol
 
 from domain.errors import BillingPermanent
 from domain.money import Money
@@ -31,24 +31,24 @@ class Frame(tuple[str, ...]):
         return self is other
 
 
-def together(frame: Frame, words: Sequence[str]) -> str:
-    whole = [""] * (2 * len(words) + 1)
-    whole[::2], whole[1::2] = frame, words
-    return "".join(whole)
+class Pieced:
+    """A text that knows what it is made of: the pieces of a frame, and between any two of them a word.
 
-
-class Pieced(str):
-    """A text that knows what it was put together from: the pieces of a frame, and between any two of them a word."""
+    It is put together by whoever reads it (``str``): a mail that goes out is read by nobody.
+    """
 
     __slots__ = ("frame", "words")
-    frame: Frame
-    words: list[str]
 
-    @classmethod
-    def of(cls, frame: Frame, words: list[str]) -> Self:
-        text = cls(together(frame, words))
-        text.frame, text.words = frame, words
-        return text
+    def __init__(self, frame: Frame, words: Sequence[str]) -> None:
+        self.frame, self.words = frame, words
+
+    def __str__(self) -> str:
+        whole = [""] * (2 * len(self.words) + 1)
+        whole[::2], whole[1::2] = self.frame, self.words
+        return "".join(whole)
+
+
+Text = str | Pieced
 
 
 class Mail(NamedTuple):
@@ -59,8 +59,8 @@ class Mail(NamedTuple):
 
     to: str
     subject: str
-    text: str
-    html: str
+    text: Text
+    html: Text
     message_id: str
     headers: Mapping[str, str]
     return_path: str | None = None

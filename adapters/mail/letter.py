@@ -21,7 +21,7 @@ from typing import Self
 import flask_mail
 import idna
 
-from domain.ports import Frame, Mail, Pieced
+from domain.ports import Frame, Mail, Text
 
 WIRE = Compat32(linesep="\r\n", max_line_length=76)
 
@@ -79,7 +79,7 @@ class Letter(flask_mail.Message):
         self.subject = one_line(mail.subject)
         self.recipients = [self.recipient]
         self.sender = self.from_address
-        self.body, self.alts = mail.text, {"html": mail.html}
+        self._text, self._html = mail.text, mail.html
         self.extra_headers = {name: one_line(value) for name, value in mail.headers.items()}
         self.msgId = one_line(mail.message_id)
 
@@ -95,10 +95,9 @@ class Letter(flask_mail.Message):
         """The message as it goes out. Most are put together from parts: see ``envelope``; the others are built."""
         if self._sealed is not None:
             return self._sealed
-        text, html = self.body or "", self.html or ""
-        if self.needs_smtputf8 or "\r" in text or "\r" in html:
+        if self.needs_smtputf8 or _has_returns(self._text) or _has_returns(self._html):
             return self.built()
-        bodies = [_encoded(text), _encoded(html)]
+        bodies = [_encoded(self._text), _encoded(self._html)]
         if self.calendar is not None:
             bodies.append(_base64(self.calendar.encode()))
         first, *others = envelope(with_calendar=self.calendar is not None)
@@ -124,8 +123,8 @@ class Letter(flask_mail.Message):
 
     def _text_and_html(self) -> MIMEMultipart:
         both = MIMEMultipart("alternative", policy=WIRE)
-        both.attach(MIMEText(self.body or "", "plain", QUOTED_PRINTABLE, policy=WIRE))  # type: ignore[arg-type]
-        both.attach(MIMEText(self.html or "", "html", QUOTED_PRINTABLE, policy=WIRE))  # type: ignore[arg-type]
+        both.attach(MIMEText(str(self._text), "plain", QUOTED_PRINTABLE, policy=WIRE))  # type: ignore[arg-type]
+        both.attach(MIMEText(str(self._html), "html", QUOTED_PRINTABLE, policy=WIRE))  # type: ignore[arg-type]
         return both
 
     def _with_calendar(self, calendar: str) -> MIMEMultipart:
@@ -192,9 +191,14 @@ def _folded(name: str, value: str) -> bytes:
     return WIRE.fold_binary(name, _in_ascii(name, value))
 
 
-def _encoded(text: str) -> bytes:
+def _has_returns(text: Text) -> bool:
+    """Which are no end of a line here, and are kept only by the standard library."""
+    return "\r" in (text if isinstance(text, str) else "".join(text.words))
+
+
+def _encoded(text: Text) -> bytes:
     """A body as quoted-printable: what is the same in many is encoded once, and word by word what is not."""
-    if not isinstance(text, Pieced):
+    if isinstance(text, str):
         return _lines_encoded(text)
     whole = _frame_encoded(text.frame).copy()
     whole[1::2] = [_piece(word) for word in text.words]

@@ -16,7 +16,7 @@ from typing import NamedTuple
 
 from markupsafe import escape
 
-from domain.ports import Frame, Pieced, together
+from domain.ports import Frame, Pieced, Text
 
 TEXT_WIDTH = 72
 LONGEST_SUBJECT = 200
@@ -48,8 +48,8 @@ class Rendered(NamedTuple):
     """``subject`` is one line; ``text`` says all that ``html`` says."""
 
     subject: str
-    text: str
-    html: str
+    text: Text
+    html: Text
 
 
 def fill(render: Render, of: Hashable, words: Mapping[str, object]) -> Rendered:
@@ -183,7 +183,7 @@ class _Parts:
         return found
 
     def filled(self, values: list[str]) -> str:
-        return together(self.texts, self.words(values))
+        return str(Pieced(self.texts, self.words(values)))
 
 
 @dataclass(frozen=True, slots=True)
@@ -231,7 +231,7 @@ class _Form:
         all_of_it = "".join(values)
         if "&" in all_of_it or "<" in all_of_it or ">" in all_of_it or "'" in all_of_it or '"' in all_of_it:
             values = [str(escape(value)) for value in values]
-        return Rendered(subject, Pieced.of(self.text, paragraphs), Pieced.of(self.html.texts, self.html.words(values)))
+        return Rendered(subject, Pieced(self.text, paragraphs), Pieced(self.html.texts, self.html.words(values)))
 
 
 def _mark(numbers: Iterator[int]) -> str:

@@ -24,7 +24,8 @@ SENDER_ID = "dormouse"
 
 def compose(settings: Settings, claimed: Claimed, facts: Facts, now: datetime) -> Mail:
     """The mail of a claimed message. Needs an application context; raises what ``rendering.render`` raises."""
-    return compose_all(settings, [(claimed, facts)], now)[0]
+    mail = compose_all(settings, [(claimed, facts)], now)[0]
+    return mail._replace(text=str(mail.text), html=str(mail.html))
 
 
 def compose_all(settings: Settings, several: Sequence[tuple[Claimed, Facts]], now: datetime) -> list[Mail]:

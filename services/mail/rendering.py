@@ -35,7 +35,8 @@ def render(
     Raises what Jinja raises (``jinja2.TemplateError``), and ValueError for facts that cannot be worded.
     """
     with wording.speaking(wording.supported(locale)):
-        return render_all(settings, [(kind, facts, link)], now)[0]
+        subject, text, html = render_all(settings, [(kind, facts, link)], now)[0]
+        return Rendered(subject, str(text), str(html))
 
 
 def render_all(settings: Settings, mails: Sequence[Content], now: datetime) -> list[Rendered]:

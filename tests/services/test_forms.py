@@ -16,10 +16,11 @@ from hypothesis import strategies as st
 from adapters.mail.letter import Letter, NoAddress
 from app import create_app
 from domain.notices import Kind
-from domain.ports import Mail
+from domain.ports import Mail, Pieced
 from services import wording
 from services.installation import installed
 from services.mail import forms, rendering, words
+from services.mail.forms import Rendered
 from services.mail.words import Facts
 from tests.conftest import NOW, make_settings
 from tests.services.test_rendering import FACTS, HOSTILE, link
@@ -93,7 +94,17 @@ def test_a_form_that_is_filled_in_is_what_jinja_renders(
     with wording.speaking(language):
         said = words.in_words(here, kind, facts, link(kind), NOW)
         by_jinja = forms.slowly(rendering.renderer(current_app._get_current_object(), kind, language), said)  # type: ignore[attr-defined]
-    assert rendering.render(here, kind, language, facts, link(kind), NOW) == by_jinja
+        [filled] = rendering.render_all(here, [(kind, facts, link(kind))], NOW)
+    assert as_read(filled) == rendering.render(here, kind, language, facts, link(kind), NOW) == by_jinja
+    assert parts(letter(filled).as_bytes()) == parts(letter(by_jinja).built())
+
+
+def as_read(mail: Rendered) -> Rendered:
+    return Rendered(mail.subject, str(mail.text), str(mail.html))
+
+
+def letter(mail: Rendered) -> Letter:
+    return Letter(Mail("mia@example.org", *mail, "<1@lumio.example>", {}), "a@lumio.example")
 
 
 @given(
@@ -115,7 +126,9 @@ def test_any_word_can_stand_in_a_form(service: str, names: list[str]) -> None:
 
     said = {"kind": "x", "service": service, "first": names[0], "second": names[1]}
     for _ in range(2):
-        assert forms.fill(render, "a test", said) == forms.slowly(render, said)
+        filled, by_jinja = forms.fill(render, "a test", said), forms.slowly(render, said)
+        assert as_read(filled) == by_jinja
+        assert parts(letter(filled).as_bytes()) == parts(letter(by_jinja).built())
 
 
 @pytest.mark.parametrize("odd", ["'", '"', "&", "<", ">", "%", "{", "\u00a0"])
@@ -170,8 +183,8 @@ def test_a_mail_put_together_is_the_one_the_standard_library_builds(
     to: str, subject: str, text: str, html: str, thread: str | None, calendar: str | None, sender: str
 ) -> None:
     headers = {"Date": "Wed, 03 Jun 2026 10:00:00 +0000", **({} if thread is None else {"References": thread})}
-    letter = Letter(Mail(to, subject, text, html, "<1@lumio.example>", headers, calendar=calendar), sender)
-    quick, built = letter.as_bytes(), letter.built()
+    mail = Letter(Mail(to, subject, text, html, "<1@lumio.example>", headers, calendar=calendar), sender)
+    quick, built = mail.as_bytes(), mail.built()
     assert parts(quick) == parts(built)
     assert max(len(line) for line in quick.split(b"\r\n")) <= 998
     assert b"\n" not in quick.replace(b"\r\n", b"")
@@ -185,8 +198,8 @@ def test_a_body_cannot_end_its_part() -> None:
         line for line in Letter(mail, "a@lumio.example").as_bytes().decode().split("\r\n") if line.startswith("--=")
     ]
     hostile = "\n".join(["x", *between, "Content-Type: text/html", "", "<a href='http://evil.example'>", *between])
-    letter = Letter(mail._replace(text=hostile, html=hostile), "a@lumio.example")
-    assert parts(letter.as_bytes()) == parts(letter.built())
+    hers = Letter(mail._replace(text=hostile, html=hostile), "a@lumio.example")
+    assert parts(hers.as_bytes()) == parts(hers.built())
 
 
 def test_most_mails_of_a_round_are_put_together_and_not_built(app: Flask, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -196,9 +209,10 @@ def test_most_mails_of_a_round_are_put_together_and_not_built(app: Flask, monkey
     rendering.render(here, Kind.WARNING, "de", FACTS, link(Kind.WARNING), NOW)
     monkeypatch.setattr(forms, "slowly", lambda *_: pytest.fail("all of Jinja for one mail"))
     other = replace(FACTS, name="Jürgen", customer_number="C-7", joined_at=NOW - timedelta(days=900))
-    mail = rendering.render(here, Kind.WARNING, "de", other, link(Kind.WARNING), NOW)
-    assert "Jürgen" in mail.text
-    letter = Letter(Mail("a@b.example", mail.subject, mail.text, mail.html, "<1@b.example>", {}), "a@b.example")
-    assert b"J=C3=BCrgen" in letter.as_bytes()
+    with wording.speaking("de"):
+        [mail] = rendering.render_all(here, [(Kind.WARNING, other, link(Kind.WARNING))], NOW)
+    assert isinstance(mail.text, Pieced)
+    assert "Jürgen" in str(mail.text)
+    assert b"J=C3=BCrgen" in letter(mail).as_bytes()
     with pytest.raises(NoAddress):
         Letter(Mail("nobody", "", "", "", "", {}), "a@b.example")
