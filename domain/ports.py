@@ -30,6 +30,9 @@ class Frame(tuple[str, ...]):
     def __eq__(self, other: object) -> bool:
         return self is other
 
+    def __ne__(self, other: object) -> bool:
+        return self is not other
+
 
 class Pieced:
     """A text that knows what it is made of: the pieces of a frame, and between any two of them a word.

@@ -1,8 +1,11 @@
 """What all tables share: names of constraints, instants in UTC, ids, and how each database is opened."""
 
+import os
 import sqlite3
+from contextlib import suppress
 from datetime import UTC, datetime
 from functools import lru_cache
+from pathlib import Path
 from time import monotonic, sleep
 from typing import Annotated, Any
 
@@ -326,6 +329,10 @@ def to_disk(session: Session) -> None:
     """Outside of a transaction: whatever was committed outlasts a power cut. On PostgreSQL it does as soon as it is."""
     engine = session.get_bind()
     assert isinstance(engine, Engine)
-    if engine.dialect.name == "sqlite":
-        with glancing(engine).connect() as connection:
-            connection.exec_driver_sql("PRAGMA wal_checkpoint(PASSIVE)")
+    if engine.dialect.name != "sqlite":
+        return
+    with glancing(engine).connect() as connection:
+        connection.exec_driver_sql("PRAGMA wal_checkpoint(PASSIVE)")
+        # While somebody reads, it may have to stay in the log, which counts as long as it is whole.
+        with suppress(FileNotFoundError), Path(f"{engine.url.database}-wal").open("rb") as log:
+            os.fsync(log.fileno())

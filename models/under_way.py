@@ -36,19 +36,26 @@ class UnderWay:
         driver: Any = connection.connection.driver_connection
         # It leaves the pool: to nobody else are its prepared statements known.
         connection.detach()
-        self._connection = connection
+        self._connection, self._driver = connection, driver
         self._line: pq.PGconn = driver.pgconn
+        self._fileno = self._line.socket
         self._line.nonblocking = 1
         self._line.enter_pipeline_mode()
         self.answers: list[Rows | None] = []
         """What each statement has given, once all is over; None of one that has failed, and changed nothing."""
         self._answer: Rows | None = None
+        self.is_lost = False
+        """Whether it is of no use any more."""
 
     def close(self) -> None:
+        """Whatever is under way: PostgreSQL ends it by itself."""
+        self._driver.close()
+        # There is nothing to be put back as it was, and in pipeline mode it could not be.
+        self._connection.invalidate()
         self._connection.close()
 
     def fileno(self) -> int:
-        return self._line.socket
+        return self._fileno
 
     def ask(self, values: Mapping[str, Any]) -> None:
         """Ask all statements; what one of them needs of ``values`` has its parameter's name. Returns at once."""
@@ -60,10 +67,12 @@ class UnderWay:
                 # By itself: that one fails keeps none of the others from being done.
                 self._line.pipeline_sync()
             while self._line.flush():
-                system.select([self._line.socket], [self._line.socket], [])
+                ready = system.poll()
+                ready.register(self._fileno, system.POLLIN | system.POLLOUT)
+                ready.poll()
                 self._line.consume_input()
         except OperationalError:
-            self._is_lost()
+            self._give_up()
 
     def is_over(self) -> bool:
         """Whether all have been answered, or nothing can be answered any more: see ``is_lost``."""
@@ -72,22 +81,20 @@ class UnderWay:
             while len(self.answers) < len(self._parameters) and not self._line.is_busy():
                 result = self._line.get_result()
                 if result is None:
-                    if self.is_lost:
-                        self._is_lost()
+                    if self._line.status == pq.ConnStatus.BAD:
+                        self._give_up()
                 elif result.status == pq.ExecStatus.PIPELINE_SYNC:
                     self.answers.append(self._answer)
                     self._answer = None
-                elif result.status == pq.ExecStatus.TUPLES_OK:
-                    self._answer = _rows(result)
+                else:
+                    # It may fail after it has answered: when what it has done is to be committed.
+                    self._answer = _rows(result) if result.status == pq.ExecStatus.TUPLES_OK else None
         except OperationalError:
-            self._is_lost()
+            self._give_up()
         return len(self.answers) == len(self._parameters)
 
-    @property
-    def is_lost(self) -> bool:
-        return self._line.status == pq.ConnStatus.BAD
-
-    def _is_lost(self) -> None:
+    def _give_up(self) -> None:
+        self.is_lost = True
         self.answers += [None] * (len(self._parameters) - len(self.answers))
 
 

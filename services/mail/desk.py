@@ -65,6 +65,7 @@ class Desk:
         self._asked: Sequence[Answered] = ()
         self._others: Sequence[Answered] = ()
         self._apart: Any = None
+        self._never_apart = False
         if session.get_bind().dialect.name == "postgresql":
             self._thread = ThreadPoolExecutor(1, "dormouse mail claims")
             # Of the application whose mails these are.
@@ -137,6 +138,9 @@ class Desk:
         self._asked = accepted
         self._others = [one for one in answered if not one[1].accepted]
         self._apart.ask(values)
+        if self._apart.is_lost:
+            self._no_more_apart()
+            return None
         fileno: int = self._apart.fileno()
         return fileno
 
@@ -152,7 +156,7 @@ class Desk:
         return self.record(self._others) if self._others else frozenset(int(id_) for (id_,) in rounds)
 
     def _can_be_asked_apart(self) -> bool:
-        if self._apart is None:
+        if self._apart is None and not self._never_apart:
             # Only where it is used: on SQLite its driver does not have to be there.
             from models.under_way import UnderWay
 
@@ -161,9 +165,9 @@ class Desk:
             try:
                 self._apart = UnderWay(engine, "dormouse: what mail servers said", recording.apart())
             except (DBAPIError, NoneIsFree):
-                # The server takes no more connections, say: those that there are will do.
-                return False
-        return True
+                # The server takes no more connections, say: those that there are will do, for the rest of the run.
+                self._never_apart = True
+        return self._apart is not None
 
     def _no_more_apart(self) -> None:
         if self._apart is not None:

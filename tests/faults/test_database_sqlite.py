@@ -1,5 +1,6 @@
 """SQLite at its worst: locked for too long, full, read-only. Nothing is half-done, and it goes on afterwards."""
 
+import os
 import shutil
 import sqlite3
 from collections.abc import Callable, Iterator
@@ -116,6 +117,25 @@ def test_what_a_run_has_sent_is_in_the_database_itself_when_it_is_over(
     without_log = shutil.copy(path, tmp_path / "without_log.db")
     with closing(sqlite3.connect(without_log)) as found:
         assert found.execute("SELECT state FROM message").fetchall() == [("sent",)]
+
+
+def test_while_somebody_reads_the_log_is_on_the_disk(
+    session: Session, path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    synced: list[int] = []
+
+    def fsync(descriptor: int) -> None:
+        synced.append(os.fstat(descriptor).st_ino)
+
+    base.to_disk(session)
+    monkeypatch.setattr(base.os, "fsync", fsync)
+    with closing(sqlite3.connect(path, isolation_level=None)) as reader:
+        reader.execute("BEGIN")
+        reader.execute("SELECT count(*) FROM member").fetchone()
+        factories.member(session)
+        session.commit()
+        base.to_disk(session)
+        assert synced == [Path(f"{path}-wal").stat().st_ino]
 
 
 def press(app: Flask, path: str, **filled: str) -> Browser:

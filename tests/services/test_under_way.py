@@ -1,7 +1,10 @@
 """Statements that PostgreSQL works at while who asked them does something else."""
 
+import os
 import select as system
+import socket
 from collections.abc import Callable, Iterator
+from time import monotonic
 from typing import Any
 
 import pytest
@@ -11,6 +14,7 @@ from sqlalchemy.orm import Session
 
 from adapters.mail.smtp import SmtpMailer
 from domain.notices import Kind
+from domain.ports import MailResult
 from models import Event, Message, db
 from models.under_way import Rows, UnderWay
 from services import outbox
@@ -93,6 +97,38 @@ def test_a_connection_that_is_lost_is_over_before_and_after_it_is_asked(notes: U
     assert asked(notes, says="again") == [None, None]
 
 
+def test_what_fails_when_it_is_committed_has_failed(app: Flask) -> None:
+    """It has answered by then."""
+    with db.engine.begin() as connection:
+        connection.execute(text("CREATE TABLE notes (word varchar UNIQUE DEFERRABLE INITIALLY DEFERRED)"))
+        connection.execute(text("INSERT INTO notes VALUES ('twice')"))
+    notes = UnderWay(db.engine, "notes", [WRITE, READ])
+    assert asked(notes, says="twice") == [None, [("twice", "100 %", "5")]]
+    assert asked(notes, says="once")[0] == [("once",)]
+    notes.close()
+
+
+def test_it_is_closed_whatever_is_under_way(app: Flask, notes: UnderWay, caplog: pytest.LogCaptureFixture) -> None:
+    others = UnderWay(db.engine, "others", [WRITE])
+    with db.engine.connect() as another, another.begin():
+        another.execute(text("LOCK TABLE notes"))
+        others.ask({"says": "waits"})
+        others.close()
+    assert caplog.text == ""
+    found = text("SELECT count(*) FROM pg_stat_activity WHERE application_name = 'others'")
+    until = monotonic() + 60
+    with db.engine.connect() as another:
+        while another.scalar(found):
+            another.rollback()
+            assert monotonic() < until
+
+
+def cut(under_way: UnderWay) -> None:
+    """The line is gone, without a word."""
+    with socket.socket(fileno=os.dup(under_way.fileno())) as line:
+        line.shutdown(socket.SHUT_RDWR)
+
+
 def cut_off(connection: Any) -> None:
     """All others that use the same database."""
     connection.execute(
@@ -112,47 +148,71 @@ def queue(session: Session, count: int) -> list[str]:
     return names
 
 
-@pytest.mark.parametrize("answered", [False, True], ids=["before it is asked", "while it waits"])
+@pytest.mark.parametrize("how", ["told before", "gone before", "told while it waits", "gone while it waits"])
 def test_what_was_asked_of_a_connection_that_is_lost_is_written_down_on_another(
-    app: Flask, monkeypatch: pytest.MonkeyPatch, answered: bool
+    app: Flask, monkeypatch: pytest.MonkeyPatch, how: str
 ) -> None:
+    """What was refused, too."""
     session, here = db.session(), installed()
-    queue(session, 4)
-    first, second = (dispatch.claim(session, here.settings, NOW, 2) for _ in range(2))
+    queue(session, 6)
+    groups = [dispatch.claim(session, here.settings, NOW, 3) for _ in range(2)]
     session.commit()
     ask = UnderWay.ask
 
     def lost(under_way: UnderWay, values: Any) -> None:
         with db.engine.connect() as another, another.begin():
-            if answered:
+            if "waits" in how:
                 another.execute(select(Message.id).with_for_update())
                 ask(under_way, values)
-                cut_off(another)
-            else:
-                cut_off(another)
+            if "gone" in how:
+                cut(under_way)
+            cut_off(another)
+            if "waits" not in how:
                 ask(under_way, values)
         monkeypatch.setattr(UnderWay, "ask", ask)
 
     monkeypatch.setattr(UnderWay, "ask", lost)
+    refused = MailResult(accepted=False, code=550, reply="550 no", permanent=True)
     with Desk(session, here.settings, here.clock, session.commit) as desk:
-        for claimed in (first, second):
-            assert written(desk, [(one, ACCEPTED) for one in claimed]) == frozenset()
-    assert session.scalars(select(Message.state)).all() == ["sent"] * 4
+        for *accepted, other in groups:
+            assert written(desk, [*((one, ACCEPTED) for one in accepted), (other, refused)]) == frozenset()
+    states = sorted(session.scalars(select(Message.state)))
+    assert states == ["failed"] * 2 + ["sent"] * 4
     assert len(session.scalars(select(Event.id).where(Event.code == "mail_accepted")).all()) == 4
+
+
+def test_a_line_that_is_gone_is_not_watched(app: Flask) -> None:
+    """Its number may be that of another line by then."""
+    session, here = db.session(), installed()
+    queue(session, 4)
+    first, second = (dispatch.claim(session, here.settings, NOW, 2) for _ in range(2))
+    session.commit()
+    with Desk(session, here.settings, here.clock, session.commit) as desk:
+        written(desk, [(one, ACCEPTED) for one in first])
+        cut(desk._apart)
+        assert desk.begin_record([(one, ACCEPTED) for one in second]) is None
 
 
 def test_where_no_more_connections_are_to_be_had_those_there_are_will_do(
     app: Flask, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     session, here = db.session(), installed()
-    queue(session, 3)
-    claimed = dispatch.claim(session, here.settings, NOW, 3)
+    queue(session, 4)
+    claimed = dispatch.claim(session, here.settings, NOW, 4)
     session.commit()
     nowhere = create_engine("postgresql+psycopg:///?host=/nowhere")
-    monkeypatch.setattr(UnderWay, "__init__", lambda *args: nowhere.connect())
+    tried: list[str] = []
+
+    def connect(under_way: UnderWay, engine: Any, name: str, statements: Any) -> None:
+        tried.append(name)
+        nowhere.connect()
+
+    monkeypatch.setattr(UnderWay, "__init__", connect)
     with Desk(session, here.settings, here.clock, session.commit) as desk:
-        assert written(desk, [(one, ACCEPTED) for one in claimed]) == frozenset()
-    assert session.scalars(select(Message.state)).all() == ["sent"] * 3
+        for group in (claimed[:2], claimed[2:]):
+            assert written(desk, [(one, ACCEPTED) for one in group]) == frozenset()
+    assert session.scalars(select(Message.state)).all() == ["sent"] * 4
+    assert len(tried) == 1, "to wait for a free one takes long"
 
 
 def test_most_of_a_run_is_written_down_that_way(app: Flask, monkeypatch: pytest.MonkeyPatch) -> None:
