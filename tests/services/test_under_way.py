@@ -35,6 +35,9 @@ WRITE = NOTES.insert().values(word=SAYS).returning(NOTES.c.word)
 READ = select(NOTES.c.word, literal("100 %"), func.length(SAYS)).order_by(NOTES.c.word)
 
 
+OF_THAT_NAME = "SELECT count(*) FROM pg_stat_activity WHERE application_name = :name AND datname = current_database()"
+
+
 @pytest.fixture
 def app(make_app: Callable[..., Flask]) -> Iterator[Flask]:
     app = make_app(mail_connections=6)
@@ -68,7 +71,7 @@ def test_each_sees_what_the_one_before_has_done_and_they_can_be_asked_again(note
 
 
 def test_it_is_seen_by_its_name(notes: UnderWay) -> None:
-    found = text("SELECT count(*) FROM pg_stat_activity WHERE application_name = 'notes'")
+    found = text(OF_THAT_NAME).bindparams(name="notes")
     with db.engine.connect() as another:
         assert another.scalar(found) == 1
 
@@ -115,7 +118,7 @@ def test_it_is_closed_whatever_is_under_way(app: Flask, notes: UnderWay, caplog:
         others.ask({"says": "waits"})
         others.close()
     assert caplog.text == ""
-    found = text("SELECT count(*) FROM pg_stat_activity WHERE application_name = 'others'")
+    found = text(OF_THAT_NAME).bindparams(name="others")
     until = monotonic() + 60
     with db.engine.connect() as another:
         while another.scalar(found):
