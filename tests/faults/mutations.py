@@ -205,6 +205,23 @@ MUTATIONS = [
         "message.id == answer.c.id, message.lease_token == answer.c.token)",
         "message.id == answer.c.id)",
         "tests/services/test_delivery.py::test_of_replies_that_came_together_each_is_written_down_as_it_is",
+        "postgresql",
+    ),
+    Mutation(
+        "What fails as PostgreSQL commits it counts as recorded",
+        "models/under_way.py",
+        "_rows(result) if result.status == pq.ExecStatus.TUPLES_OK else None",
+        "_rows(result) if result.status == pq.ExecStatus.TUPLES_OK else self._answer",
+        "tests/services/test_under_way.py::test_what_fails_when_it_is_committed_has_failed",
+        "postgresql",
+    ),
+    Mutation(
+        "A refusal is lost that came with a group which could not be recorded",
+        "services/mail/desk.py",
+        "self._each_by_itself([*self._asked, *self._others])",
+        "self._each_by_itself([*self._asked])",
+        "tests/services/test_under_way.py::test_what_was_asked_of_a_connection_that_is_lost_is_written_down_on_another",
+        "postgresql",
     ),
     Mutation(
         "A new Message-ID for each try",
