@@ -44,7 +44,7 @@ ASK_AGAIN_MS = 1
 
 
 LOG_PAGES = 4000
-"""Of 4 kB each."""
+"""So many of 4 kB each SQLite's log may have before it is brought over."""
 
 
 class UTCDateTime(TypeDecorator[datetime]):
@@ -207,7 +207,8 @@ def one_of(column: str, words: Any) -> CheckConstraint:
 
 
 def tune(engine: Engine) -> None:
-    """Set up a database as the design asks: on SQLite WAL, foreign keys, a busy timeout, and real transactions.
+    """Set up a database as the design asks: on PostgreSQL a session in UTC; on SQLite WAL, foreign keys, a busy
+    timeout, and real transactions.
 
     Python's sqlite3 opens transactions by itself and late; here SQLAlchemy does, so that a write can take its lock
     before its first read (BEGIN IMMEDIATE): a deferred transaction that reads first fails when another has written.
@@ -215,7 +216,7 @@ def tune(engine: Engine) -> None:
     if engine.dialect.name != "sqlite":
 
         @event.listens_for(engine, "connect")
-        def _in_utc_too(connection: Any, record: Any) -> None:
+        def _use_utc(connection: Any, record: Any) -> None:
             # Whatever the server's zone is: so nothing has to be converted, and no text that it writes depends on it.
             connection.execute("SET TIME ZONE 'UTC'")
             connection.commit()

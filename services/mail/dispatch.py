@@ -286,7 +286,7 @@ OPEN_ROUNDS = select(Campaign.__table__.c.id).where(Campaign.__table__.c.state =
 
 
 def retire(session: Session, settings: Settings, now: datetime) -> int:
-    """Mails that are due and may never go out become obsolete: their case is over, answered, or no longer as found.
+    """Queued mails that may never go out become obsolete: their case is over, answered, or no longer as found.
 
     Those of a held campaign wait: they go out when it is released. The mails of an end that was taken back do not, nor
     does the question whether a new address is right to one that has become another meanwhile.
@@ -311,7 +311,6 @@ def retire(session: Session, settings: Settings, now: datetime) -> int:
         update(Message)
         .where(
             Message.state == MessageState.QUEUED,
-            Message.due_at <= now,
             or_(
                 and_(Message.kind.in_(NOTICES), ~still),
                 and_(Message.kind == Kind.DEADLINE_MOVED, ~moved),

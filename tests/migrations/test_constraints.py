@@ -255,6 +255,16 @@ def test_an_event_is_never_changed(session: Session, what: str) -> None:
 # Instants
 
 
+@pytest.mark.parametrize("database_url", ["postgresql"], indirect=True)
+def test_postgresql_speaks_in_utc_whatever_its_own_zone_is(session: Session) -> None:
+    name = session.scalar(text("SELECT current_database()"))
+    session.execute(text(f"ALTER DATABASE {name} SET timezone = 'Europe/Berlin'"))
+    session.commit()
+    db.engine.dispose()
+    assert session.scalar(text("SELECT now()::text LIKE '%+00'"))
+    assert session.scalar(text("SELECT reset_val FROM pg_settings WHERE name = 'TimeZone'")) == "Europe/Berlin"
+
+
 def test_a_naive_instant_is_refused(session: Session) -> None:
     values = {**PLAUSIBLE["member"], "joined_at": datetime(2026, 6, 3, 10, 0)}
     with pytest.raises(StatementError, match="is naive: every instant needs an offset"):

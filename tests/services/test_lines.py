@@ -203,12 +203,11 @@ def test_what_was_sent_is_written_down_although_the_first_try_to_do_so_fails(ses
     assert len(failed_at) > 1
 
 
+@pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)
 def test_while_another_process_writes_mails_are_worded(
     session: Session, another: Engine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """On SQLite, where one at a time can write. More is worded then than is needed next."""
-    if another.dialect.name != "sqlite":
-        return
     names = queue(session, 40)
     compose_all = letters.compose_all
     worded: list[int] = []

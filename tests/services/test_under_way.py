@@ -10,22 +10,19 @@ from typing import Any
 import pytest
 from flask import Flask
 from sqlalchemy import String, bindparam, column, create_engine, func, literal, select, table, text
-from sqlalchemy.orm import Session
 
 from adapters.mail.smtp import SmtpMailer
-from domain.notices import Kind
 from domain.ports import MailResult
 from models import Event, Message, db
 from models.under_way import Rows, UnderWay
-from services import outbox
 from services.installation import installed
 from services.mail import dispatch
 from services.mail.delivery import deliver
 from services.mail.desk import Desk
-from tests import factories
 from tests.conftest import NOW
 from tests.faults.unkind import Unkind
 from tests.services.support import ACCEPTED, written
+from tests.services.test_lines import queue
 
 pytestmark = pytest.mark.parametrize("database_url", ["postgresql"], indirect=True)
 
@@ -140,15 +137,6 @@ def cut_off(connection: Any) -> None:
             " WHERE datname = current_database() AND pid <> pg_backend_pid() AND backend_type = 'client backend'"
         )
     )
-
-
-def queue(session: Session, count: int) -> list[str]:
-    names = [f"m{number}@example.org" for number in range(count)]
-    for name in names:
-        member = factories.member(session, email=name)
-        outbox.put(session, kind=Kind.WELCOME_BACK, once_key=f"w:{member.id}", now=NOW, member=member)
-    session.commit()
-    return names
 
 
 @pytest.mark.parametrize("how", ["told before", "gone before", "told while it waits", "gone while it waits"])
