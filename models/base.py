@@ -78,6 +78,8 @@ def _in_utc(value: datetime | None) -> datetime | None:
     return value if value is None or value.tzinfo is UTC else value.astimezone(UTC)
 
 
+# Of the instants that a statement reads many are the same: of a round, or as found and as they are.
+@lru_cache(maxsize=1024)
 def _of_text(value: str | None) -> datetime | None:
     return None if value is None else datetime.fromisoformat(f"{value}+00:00")
 

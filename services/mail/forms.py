@@ -1,18 +1,17 @@
 """A mail as a form: rendered once with marks where its words stand, and filled in for each member.
 
 Jinja decides by what is there and what is not (``{% if w.price %}``), never by what a word says; so mails of one kind
-and language in which the same words are there differ in these words alone. A test holds what is filled in equal to what
-Jinja renders, for every kind and whatever words.
+and language in which the same words are there differ in these words alone. Which words a form depends on is seen when
+it is rendered: those that its templates ask for. A test holds what is filled in equal to what Jinja renders, for every
+kind and whatever words.
 """
 
 import re
 import textwrap
-from collections.abc import Callable, Hashable, Iterator, Mapping
-from dataclasses import dataclass
-from itertools import count
+from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
 from operator import itemgetter
 from threading import Lock
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from markupsafe import escape
 
@@ -21,26 +20,30 @@ from domain.ports import Frame, Pieced, Text
 TEXT_WIDTH = 72
 LONGEST_SUBJECT = 200
 
-MOST_FORMS = 100
+MOST_ALIKE = 8
+MOST_KINDS = 200
 MOST_PARAGRAPHS = 200
 
-AS_THEY_ARE = frozenset({"kind", "service", "public_url"})
-"""Words that are the same for all, or that templates look at: they are no marks."""
+OF_A_ROUND = ("deadline", "deadline_day", "deadline_short", "up_to", "lapsed", "lapsed_short")
+"""Words that name the one day of a round: its forms have them already."""
+
+AS_THEY_ARE = frozenset({"kind", "service", "public_url", *OF_A_ROUND})
+"""Words that are the same for many, or that templates look at: they are no marks."""
 
 _BEGIN, _END = "\ue000", "\ue001"
-_MARK = re.compile(f"{_BEGIN}([0-9]+){_END}")
+_MARK = re.compile(f"{_BEGIN}([^{_END}]+){_END}")
 # Each begins with what it consumes and looks back afterwards, so that a search leaps from figure to figure.
 _DATE = re.compile(r"\d(?<!\w\d)\d?\.? [^\W\d]+(?: \d{4})?\b")
 _WEEKDAY = re.compile(r", (?<=[^\W\d], )(?=\d{1,2}\.?\x1f)")
 _STAYS = "\x1f"
-_ODD = re.compile(r"[\t\n\x0b\x0c\r]|  ")
-"""What textwrap makes something else of than words with a space between any two of them."""
+_ODD = re.compile(r"[\t\n\x0b\x0c\r]")
+"""What textwrap makes something else of than words with a space between any two of them; so it does of two spaces."""
 
 Render = Callable[[str, Mapping[str, object], str], str]
 """Renders one of the templates of a kind; the HTML has the subject in its head."""
 
-_NOT_YET = object()
-_forms: dict[Hashable, object] = {}
+_forms: "dict[Hashable, tuple[_Form, ...]]" = {}
+"""By what they are of and the day they name, the one used last first."""
 _lock = Lock()
 
 
@@ -54,44 +57,40 @@ class Rendered(NamedTuple):
 
 def fill(render: Render, of: Hashable, words: Mapping[str, object]) -> Rendered:
     """A mail with these words. ``of`` names what ``render`` renders: its forms are kept for the next."""
-    shape: list[Hashable] = [of]
-    values: list[str] = []
-    for name, word in words.items():
-        # What _is_marked says, without the call: this is done for every word of every mail.
-        if type(word) is str and word and name not in AS_THEY_ARE:
-            shape.append(name)
-            values.append(word)
-        elif type(word) is list:
-            # The membership: pairs of a label and a value.
-            for label, value in word:
-                shape.append(label)
-                values.append(value)
-            shape.append(len(word))
-        else:
-            shape.append((name, word))
-    form = _form(render, tuple(shape), words)
-    return (form and form.filled(values)) or slowly(render, words)
-
-
-def slowly(render: Render, words: Mapping[str, object]) -> Rendered:
-    """The same, all by Jinja."""
-    subject = _one_line(render("subject.txt", words, ""))
-    return Rendered(subject, _wrapped(render("body.txt", words, "")), render("body.html", words, subject))
+    key = (of, words.get("deadline"))
+    forms = _forms.get(key, ())
+    for form in forms:
+        values = form.values(words)
+        if values is not None:
+            if form is not forms[0]:
+                _keep(key, form)
+            return form.filled(values) or slowly(render, words)
+    if any(_BEGIN in str(word) for name, word in words.items() if not _is_marked(name, word)):
+        # What goes in as it is looks like a mark.
+        return slowly(render, words)
+    form = _Form(render, words)
+    _keep(key, form)
+    values = form.values(words)
+    assert values is not None
+    return form.filled(values) or slowly(render, words)
 
 
 def _is_marked(name: str, word: object) -> bool:
     return type(word) is str and word != "" and name not in AS_THEY_ARE
 
 
-def _form(render: Render, shape: Hashable, words: Mapping[str, object]) -> "_Form | None":
-    form = _forms.get(shape, _NOT_YET)
-    if form is _NOT_YET:
-        form = _Form.of(render, words)
-        with _lock:
-            _forms[shape] = form
-            if len(_forms) > MOST_FORMS:
-                del _forms[next(iter(_forms))]
-    return form  # type: ignore[return-value]
+def _keep(key: Hashable, form: "_Form") -> None:
+    with _lock:
+        others = [other for other in _forms.pop(key, ()) if other is not form]
+        _forms[key] = (form, *others[: MOST_ALIKE - 1])
+        if len(_forms) > MOST_KINDS:
+            del _forms[next(iter(_forms))]
+
+
+def slowly(render: Render, words: Mapping[str, object]) -> Rendered:
+    """The same, all by Jinja."""
+    subject = _one_line(render("subject.txt", words, ""))
+    return Rendered(subject, _wrapped(render("body.txt", words, "")), render("body.html", words, subject))
 
 
 def _one_line(text: str) -> str:
@@ -108,8 +107,8 @@ def _wrapped(text: str) -> str:
 
 def _of_one(line: str) -> list[str]:
     """The lines of a paragraph, which has come as one."""
-    # What is printed and has no two spaces in a row cannot be odd, and that is sooner seen.
-    odd = not (line.isprintable() and "  " not in line) and _ODD.search(line)
+    # What is printed has no such thing, and that is sooner seen.
+    odd = "  " in line or (not line.isprintable() and _ODD.search(line))
     if len(line) <= TEXT_WIDTH and not odd:
         return [line]
     indent = "  " if line.startswith("- ") else ""
@@ -150,89 +149,126 @@ def _held_together(line: str) -> str:
     return _WEEKDAY.sub(f",{_STAYS}", _DATE.sub(lambda date: date[0].replace(" ", _STAYS), line))
 
 
-class _NotOneLine(Exception):
-    """A word is more, or less, than part of a line."""
-
-
 class _Parts:
-    """Texts, and between any two of them a word."""
+    """Texts, and between any two of them a word; ``places`` tells where among all values each is found."""
 
-    def __init__(self, text: str) -> None:
+    def __init__(self, text: str, places: Mapping[str, int]) -> None:
         found = _MARK.split(text)
         self.texts = Frame(found[::2])
-        which = [int(number) for number in found[1::2]]
-        # Of one number alone itemgetter gives no tuple; asked for twice, it does.
-        self._chosen = itemgetter(*which, *which[:1]) if which else tuple
-        self._count = len(which)
-        self._kept: dict[Hashable, str] = {}
+        self.words = _those_at([places[name] for name in found[1::2]])
+        """Those of all values that stand in it."""
+        self._format = "%s".join([text.replace("%", "%%") for text in self.texts])
+        self._kept: dict[tuple[str, ...], str] = {}
 
-    def words(self, values: list[str]) -> list[str]:
-        return list(self._chosen(values)[: self._count])
-
-    def paragraph(self, values: list[str]) -> str:
-        """As it is wrapped, with a line break at its end. What many mails say is kept. Raises _NotOneLine."""
-        words = self._chosen(values)
+    def filled(self, values: tuple[str, ...], made: Callable[[str], str]) -> str:
+        """What ``made`` makes of it. What many mails say is made once."""
+        words = self.words(values)
         found = self._kept.get(words)
         if found is None:
             if len(self._kept) >= MOST_PARAGRAPHS:
                 self._kept.clear()
-            line = self.filled(values).strip()
-            if len(line.splitlines()) != 1:
-                raise _NotOneLine
-            self._kept[words] = found = "\n".join([*_of_one(line), ""])
+            self._kept[words] = found = made(self._format % words)
         return found
 
-    def filled(self, values: list[str]) -> str:
-        return str(Pieced(self.texts, self.words(values)))
 
-
-@dataclass(frozen=True, slots=True)
 class _Form:
-    subject: _Parts
-    text: Frame
-    """Lines as they go out, as many as follow one another in one."""
-    paragraphs: list[_Parts]
-    """What stands between any two of these, and is wrapped when it is filled in."""
-    html: _Parts
+    """What ``render`` renders for these words, and for all others that differ in what their texts say alone."""
 
-    @classmethod
-    def of(cls, render: Render, words: Mapping[str, object]) -> "_Form | None":
-        """None where what goes in as it is looks like a mark."""
-        if any(_BEGIN in str(words.get(name)) for name in AS_THEY_ARE):
-            return None
-        numbers = count()
-        marked: dict[str, object] = {}
-        for name, word in words.items():
-            if isinstance(word, list):
-                marked[name] = [(label, _mark(numbers)) for label, _ in word]
-            else:
-                marked[name] = _mark(numbers) if _is_marked(name, word) else word
-        text, paragraphs = [""], []
-        before = ""
-        for line in render("body.txt", marked, "").strip().splitlines():
+    def __init__(self, render: Render, words: Mapping[str, object]) -> None:
+        watched = _Watched(words)
+        subject, text = (render(name, watched, "") for name in ("subject.txt", "body.txt"))
+        html = render("body.html", watched, _mark(_SUBJECT))
+        asked = sorted(watched.asked & words.keys())
+        marked = [name for name in asked if name in watched.marked]
+        fixed = [name for name in asked if name not in watched.marked]
+        self._texts, self._others = _those_at(marked), _those_at(fixed)
+        self._others_then = self._others(words)
+        self._not_there = watched.asked - words.keys()
+        # The subject stands in the HTML as one more word.
+        places = {name: place for place, name in enumerate([*marked, _SUBJECT])}
+        self._subject = _Parts(subject, places)
+        self._html = _Parts(html, places)
+        lines, paragraphs, before = [""], [], ""
+        for line in text.strip().splitlines():
             if _BEGIN in line:
-                paragraphs.append(_Parts(line.strip()))
-                text.append("")
+                paragraphs.append(_Parts(line.strip(), places))
+                lines.append("")
             elif line.strip() or before:
-                text[-1] += "".join(f"{part}\n" for part in _of_one(line.strip()) or [""])
+                lines[-1] += "".join(f"{part}\n" for part in _of_one(line.strip()) or [""])
             before = line.strip()
-        # The subject is the last word of the HTML.
-        html = render("body.html", marked, _mark(numbers))
-        return cls(_Parts(render("subject.txt", marked, "")), Frame(text), paragraphs, _Parts(html))
+        self._lines = Frame(lines)
+        """As they go out, as many as follow one another in one."""
+        self._paragraphs = paragraphs
+        """What stands between any two of these, and is wrapped when it is filled in."""
 
-    def filled(self, values: list[str]) -> Rendered | None:
+    def values(self, words: Mapping[str, object]) -> tuple[str, ...] | None:
+        """What is to be filled in; None for words of which Jinja would make another mail."""
+        try:
+            if self._others(words) != self._others_then or not self._not_there.isdisjoint(words):
+                return None
+            values = self._texts(words)
+        except KeyError:
+            return None
+        return None if "" in values or not _TEXTS.issuperset(map(type, values)) else values
+
+    def filled(self, values: tuple[str, ...]) -> Rendered | None:
         """None where a word is more, or less, than part of a line."""
         try:
-            paragraphs = [one.paragraph(values) for one in self.paragraphs]
+            paragraphs = [one.filled(values, _paragraph) for one in self._paragraphs]
         except _NotOneLine:
             return None
-        subject = _one_line(self.subject.filled(values))
-        values.append(subject)
-        all_of_it = "".join(values)
-        if "&" in all_of_it or "<" in all_of_it or ">" in all_of_it or "'" in all_of_it or '"' in all_of_it:
-            values = [str(escape(value)) for value in values]
-        return Rendered(subject, Pieced(self.text, paragraphs), Pieced(self.html.texts, self.html.words(values)))
+        subject = self._subject.filled(values, _one_line)
+        words = self._html.words((*values, subject))
+        said = "".join(words)
+        if "&" in said or "<" in said or ">" in said or "'" in said or '"' in said:
+            words = tuple([str(escape(word)) for word in words])
+        return Rendered(subject, Pieced(self._lines, paragraphs), Pieced(self._html.texts, words))
 
 
-def _mark(numbers: Iterator[int]) -> str:
-    return f"{_BEGIN}{next(numbers)}{_END}"
+class _Watched(Mapping[str, object]):
+    """Words with marks in place of texts, of which it is known afterwards which have been asked for."""
+
+    def __init__(self, words: Mapping[str, object]) -> None:
+        self.asked: set[str] = set()
+        self.marked = {name: _mark(name) for name, word in words.items() if _is_marked(name, word)}
+        self._words = {**words, **self.marked}
+
+    def __getitem__(self, name: str) -> object:
+        self.asked.add(name)
+        return self._words[name]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._words)
+
+    def __len__(self) -> int:
+        return len(self._words)
+
+
+_SUBJECT = "the subject"
+_TEXTS = frozenset({str})
+
+
+def _mark(name: str) -> str:
+    return f"{_BEGIN}{name}{_END}"
+
+
+def _those_at(places: Sequence[Any]) -> Callable[[Any], tuple[Any, ...]]:
+    match places:
+        case []:
+            return lambda found: ()
+        case [place]:
+            # Of one alone itemgetter gives no tuple.
+            return lambda found: (found[place],)
+    return itemgetter(*places)
+
+
+class _NotOneLine(Exception):
+    """A word is more, or less, than part of a line."""
+
+
+def _paragraph(text: str) -> str:
+    """As it is wrapped, with a line break at its end. Raises _NotOneLine."""
+    line = text.strip()
+    if len(line.splitlines()) != 1:
+        raise _NotOneLine
+    return "\n".join([*_of_one(line), ""])

@@ -24,6 +24,8 @@ LONGEST_NAME = 60
 SIGN_IN_MINUTES = int(LIFETIME[Purpose.SIGN_IN] / timedelta(minutes=1))
 ERASE_MINUTES = int(LIFETIME[Purpose.ERASE] / timedelta(minutes=1))
 
+NAME_THE_NEXT_CHARGE = (Kind.WELCOME_BACK,)
+
 WITHOUT_FACTS = (Kind.ERASED, Kind.END_UNCLEAR, Kind.NEW_ADDRESS)
 """Mails that name no membership: it is gone, not clear, or not yet known to be the reader's."""
 
@@ -139,17 +141,20 @@ class Facts:
         )
 
 
+NO_FACTS = Facts()
+
+
 def in_words(settings: Settings, kind: Kind, facts: Facts, link: str | None, now: datetime) -> dict[str, Any]:
     """Everything in the words of the present locale. What is None is left out of the mail."""
-    words: dict[str, Any] = {
+    to_operator = kind in TO_OPERATORS
+    return {
         "kind": str(kind),
         "service": settings.service_name,
         "link": link,
         "public_url": settings.public_url,
-        "to_operator": kind in TO_OPERATORS,
+        "to_operator": to_operator,
+        **(_for_operators if to_operator else _for_members)(settings, kind, facts, now),
     }
-    words.update((_for_operators if words["to_operator"] else _for_members)(settings, kind, facts, now))
-    return words
 
 
 def _for_members(settings: Settings, kind: Kind, facts: Facts, now: datetime) -> dict[str, Any]:
@@ -158,34 +163,27 @@ def _for_members(settings: Settings, kind: Kind, facts: Facts, now: datetime) ->
     used_since = facts.last_used_at is not None and (
         facts.found_sign_of_life_at is None or facts.last_used_at > facts.found_sign_of_life_at
     )
-
-    def worded(wording_of: Any, instant: datetime | None) -> str | None:
-        return None if instant is None else wording_of(instant, zone)
-
-    membership = [] if kind in WITHOUT_FACTS else _membership(facts, zone)
+    charged_next = facts.paid_through if kind in NAME_THE_NEXT_CHARGE else None
     return {
         # Nobody has proven yet that a new address is the member's.
         "name": None if kind == Kind.NEW_ADDRESS else greeting_name(facts.name),
-        "membership": membership,
-        "membership_line": " · ".join(f"{label}: {value}" for label, value in membership) or None,
+        **_membership(facts if kind not in WITHOUT_FACTS else NO_FACTS, zone),
         "ends_by_silence": ends_by_silence(settings, facts.billed_by, facts.told_it_continues),
         **_elsewhere(settings, facts),
         "price": wording.price(facts.price_minor, facts.currency, facts.interval) if priced else None,
-        "warned": worded(wording.short_date, facts.warned_at),
-        "answered": worded(wording.date_and_time, facts.answered_at),
-        "used": worded(wording.short_date, facts.last_used_at) if used_since else None,
+        "warned": facts.warned_at and wording.short_date(facts.warned_at, zone),
+        "answered": facts.answered_at and wording.date_and_time(facts.answered_at, zone),
+        "used": wording.short_date(facts.last_used_at, zone) if used_since and facts.last_used_at else None,
         "undone": facts.undone,
         "declined": kind == Kind.LAPSED and facts.declined,
         "voided": facts.voided,
         "withdrawal": _withdrawal(settings, kind),
-        "returned": worded(wording.date_and_time, facts.returned_at),
-        "next_charge": worded(wording.long_date, facts.paid_through)
-        if facts.paid_through is not None and facts.paid_through > now
-        else None,
+        "returned": facts.returned_at and wording.date_and_time(facts.returned_at, zone),
+        "next_charge": wording.long_date(charged_next, zone) if charged_next and charged_next > now else None,
         "sign_in_minutes": SIGN_IN_MINUTES,
         "erase_minutes": ERASE_MINUTES,
-        **_why(settings, facts, now),
-        **_end(settings, facts, now),
+        **_why(settings, facts, zone, now),
+        **_end(settings, facts, zone, now),
     }
 
 
@@ -201,17 +199,16 @@ def _withdrawal(settings: Settings, kind: Kind) -> tuple[str, ...]:
     return () if found is None else found.paragraphs
 
 
-def _why(settings: Settings, facts: Facts, now: datetime) -> dict[str, Any]:
-    zone = settings.zone
+def _why(settings: Settings, facts: Facts, zone: tzinfo, now: datetime) -> dict[str, Any]:
     joined, used, sign = facts.found_joined_at, facts.found_last_used_at, facts.found_sign_of_life_at
-    of_day = tuple([None if instant is None else dates.local_day(instant, zone) for instant in (joined, used, sign)])
+    joined_on, used_on, sign_on = _day(joined, zone), _day(used, zone), _day(sign, zone)
     # Where two of them fall on one day at different hours, the hours tell which is meant.
-    alike = (of_day[2] == of_day[0]) == (sign == joined) and (of_day[2] == of_day[1]) == (sign == used)
+    alike = (sign_on == joined_on) == (sign == joined) and (sign_on == used_on) == (sign == used)
     charged = wording.paid(facts.paid, facts.paid_as_of, None, zone)
     words = _why_in_words(
         facts.rule or Rule.NEVER_USED,
-        of_day if alike else (joined, used, sign),
-        _today(now, zone),
+        (joined_on, used_on, sign_on) if alike else (joined, used, sign),
+        dates.local_day(now, zone),
         (facts.price_minor, facts.currency, facts.interval),
         settings.service_name,
         zone,
@@ -220,7 +217,10 @@ def _why(settings: Settings, facts: Facts, now: datetime) -> dict[str, Any]:
     return words if charged is None else {**words, "paid": charged}
 
 
-_today = lru_cache(maxsize=16)(dates.local_day)
+# Of one mail's instants several are the same.
+@lru_cache(maxsize=1024)
+def _day(instant: datetime | None, zone: tzinfo) -> date | None:
+    return None if instant is None else dates.local_day(instant, zone)
 
 
 @lru_cache(maxsize=1024)
@@ -254,9 +254,9 @@ def _why_in_words(
     }
 
 
-def _end(settings: Settings, facts: Facts, now: datetime) -> dict[str, Any]:
+def _end(settings: Settings, facts: Facts, zone: tzinfo, now: datetime) -> dict[str, Any]:
     """The day the membership ends or ended, until when it can be used, until when everything is saved."""
-    zone, ends_at = settings.zone, facts.lapsed_at or facts.deadline_at
+    ends_at = facts.lapsed_at or facts.deadline_at
     if ends_at is None:
         return {
             "deadline": None, "lapsed": None, "lapsed_short": None, "access": None, "saved": None,
@@ -301,10 +301,14 @@ def _saved(keep_until: datetime, zone: tzinfo, voice: wording.Voice) -> dict[str
     return {"saved": wording.last_day(keep_until, zone), "saved_short": wording.last_day_short(keep_until, zone)}
 
 
-def _membership(facts: Facts, zone: Any) -> list[tuple[str, str]]:
-    since = wording.short_date(facts.joined_at, zone) if facts.joined_at else None
-    values = (one_line(facts.plan), one_line(facts.customer_number), since)
-    return [(label, value) for label, value in zip(_labels(wording.voice()), values, strict=True) if value]
+def _membership(facts: Facts, zone: tzinfo) -> dict[str, str | None]:
+    """Which membership it is, each fact by itself and all in one line."""
+    since = _day(facts.joined_at, zone)
+    plan, number = one_line(facts.plan), one_line(facts.customer_number)
+    day = None if since is None else wording.short_date(since, zone)
+    labels = zip(_labels(wording.voice()), (plan, number, day), strict=True)
+    line = " · ".join([f"{label}: {value}" for label, value in labels if value])
+    return {"plan": plan, "customer_number": number, "member_since": day, "membership_line": line or None}
 
 
 @lru_cache(maxsize=8)

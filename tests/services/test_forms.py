@@ -1,7 +1,7 @@
 """What is filled in is what Jinja and the standard library would have made, whatever a member's words are."""
 
 import textwrap
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from email import message_from_bytes
@@ -114,8 +114,7 @@ def letter(mail: Rendered) -> Letter:
 def test_any_word_can_stand_in_a_form(service: str, names: list[str]) -> None:
     """Also words that no fact gives, as one of a new template might be."""
 
-    def render(name: str, said: object, subject: str) -> str:
-        assert isinstance(said, dict)
+    def render(name: str, said: Mapping[str, object], subject: str) -> str:
         escaped = {key: forms.escape(value) for key, value in said.items()}
         if name == "subject.txt":
             return f"{said['service']}: {said['first']}\n"
