@@ -70,8 +70,7 @@ class Mail(NamedTuple):
     calendar: str | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class MailResult:
+class MailResult(NamedTuple):
     """What the server said. ``code`` is the SMTP reply code, or 0 when there was none.
 
     ``accepted`` is true only for a positive reply to the final dot. A refusal is for good (``permanent``) or for now.

@@ -261,21 +261,28 @@ def _begin_for_writing(connection: Connection, wait_ms: int) -> None:
     """
     driver = connection.connection.driver_connection
     assert isinstance(driver, sqlite3.Connection)
-    until = monotonic() + wait_ms / 1000
     driver.execute("PRAGMA busy_timeout = 0")
     try:
-        while True:
-            try:
-                driver.execute("BEGIN IMMEDIATE")
-                return
-            except sqlite3.OperationalError as error:
-                if not _is_busy(error) or monotonic() >= until:
-                    break
-            sleep(ASK_AGAIN_MS / 1000)
-        # Whatever it is, it is said as SQLAlchemy says it.
-        connection.exec_driver_sql("BEGIN IMMEDIATE")
+        if not take_lock(driver, wait_ms):
+            # Whatever it is, it is said as SQLAlchemy says it.
+            connection.exec_driver_sql("BEGIN IMMEDIATE")
     finally:
         driver.execute(f"PRAGMA busy_timeout = {BUSY_TIMEOUT_MS}")
+
+
+def take_lock(driver: sqlite3.Connection, wait_ms: int) -> bool:
+    """Begin a transaction that writes. False: after so many milliseconds another writes still, or it is no use to
+    wait. For a connection that does not wait by itself.
+    """
+    until = monotonic() + wait_ms / 1000
+    while True:
+        try:
+            driver.execute("BEGIN IMMEDIATE")
+            return True
+        except sqlite3.OperationalError as error:
+            if not _is_busy(error) or monotonic() >= until:
+                return False
+        sleep(ASK_AGAIN_MS / 1000)
 
 
 def _is_busy(error: BaseException | None) -> bool:

@@ -38,7 +38,7 @@ def for_message(
     session: Session, settings: Settings, message: Any, member: Any, case: Any, now: datetime
 ) -> str | None:
     """The absolute link of this message, or None for a mail that needs none; of rows as dispatch.claim reads them."""
-    kind = Kind(message.kind)
+    kind = message.kind
     if kind in CHECK_IN and case is not None:
         return to_check_in(settings, case.public_id, case.address_generation)
     if kind in COME_BACK and member is not None and member.keep_until is not None and member.email is not None:
@@ -49,7 +49,7 @@ def for_message(
     if kind in ON_REQUEST and message.magic_link_id is not None:
         token = magic_links.mint_into(session, message.magic_link_id, now)
         return f"{settings.public_url}/{ON_REQUEST[kind]}/{token}"
-    if kind is Kind.END_UNCLEAR:
+    if kind == Kind.END_UNCLEAR:
         return f"{settings.public_url}/end-membership"
     return None
 

@@ -105,6 +105,8 @@ class Transactions:
 
     def reply_that_came(self) -> Reply | None:
         """The next reply, as smtplib reads it, if all of it is here."""
+        if not self._came:
+            return None
         end = self._came.find(b"\n") + 1
         if 0 < end <= LONGEST_LINE and self._came[3:4] != b"-" and self._came[:3].isdigit() and not self.debuglevel:  # type: ignore[attr-defined]
             # Of one line, as nearly all are: what smtplib makes of it is plain.

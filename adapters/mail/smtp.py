@@ -15,7 +15,6 @@ A session sends while its caller waits (``send``), or, on a connection that is o
 import smtplib
 import ssl
 from collections.abc import Callable, Sequence
-from dataclasses import replace
 from time import monotonic
 from typing import Self
 
@@ -106,7 +105,7 @@ class SmtpSession:
             connection.open()
         except (OSError, smtplib.SMTPException, UnicodeError) as error:
             connection.drop()
-            return replace(_down(_why_not_open(error, connection)), unconnected=True)
+            return _down(_why_not_open(error, connection))._replace(unconnected=True)
         if letter.needs_smtputf8 and not connection.takes_smtputf8:
             return MailResult(
                 accepted=False,

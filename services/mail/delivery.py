@@ -19,7 +19,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from datetime import datetime, timedelta
 from itertools import islice
 
@@ -278,7 +278,7 @@ class _Run:
     def _clear(self) -> None:
         """The server is there: what it was away for, was at fault itself."""
         if self._suspicions:
-            cleared = [(claimed, replace(result, server_down=False)) for claimed, result in self._suspicions]
+            cleared = [(claimed, result._replace(server_down=False)) for claimed, result in self._suspicions]
             self._suspicions.clear()
             self._doubt += 1
             self._record(cleared)

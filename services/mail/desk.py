@@ -3,7 +3,8 @@
 Whoever sends waits for as little of it as can be. Where a server does the work (PostgreSQL), replies are written down
 by one statement that is asked and looked for among all the lines (models/under_way.py), and claims, which are several
 statements with much to read, have a thread and a session of their own. Where this process does the work of the database
-as well (SQLite), there is nothing to gain by that, but while another process writes there may be mails to word.
+as well (SQLite), there is nothing to gain by that, but while another process writes there may be mails to word, and to
+write down many replies takes a connection of its own (models/straight.py).
 """
 
 from collections.abc import Callable, Sequence
@@ -21,11 +22,15 @@ from sqlalchemy.orm import Session
 from domain.notices import NOTICES
 from domain.ports import Clock, Prepared
 from models import for_writing, for_writing_if_free
+from models.straight import Straight
 from services.mail import dispatch, pace, recording, refusals
 from services.mail.dispatch import Claimed
 from services.mail.recording import Answered
 from services.mail.words import Facts
 from settings import Settings
+
+MANY = 5
+"""So many replies at once show that it is worth a connection to write down those that follow."""
 
 
 @dataclass(slots=True)
@@ -61,6 +66,7 @@ class Desk:
         self._clock = clock
         self._commit = self._commit_claim = commit
         self._has_begun = False
+        self._straight: Straight | None = None
         self._thread: ThreadPoolExecutor | None = None
         self._asked: Sequence[Answered] = ()
         self._others: Sequence[Answered] = ()
@@ -81,6 +87,8 @@ class Desk:
             self._thread.shutdown()
             self._of_claims.close()
         self._no_more_apart()
+        if self._straight is not None:
+            self._straight.close()
 
     def begin_claim(self, most: int, look_first: bool, then: Callable[[], None]) -> "Future[Batch]":
         """Claim up to so many. ``then`` is called when they are claimed, by another thread where there is one."""
@@ -119,10 +127,12 @@ class Desk:
 
     def is_free(self) -> bool:
         """Whether ``record`` would wait for nobody. If so, it has to follow: its transaction has begun."""
-        if not self.records_apart:
-            self._has_begun = for_writing_if_free(self._session)
-            return self._has_begun
-        return True
+        if self.records_apart:
+            return True
+        if self._straight is not None:
+            return self._straight.begin_if_free()
+        self._has_begun = for_writing_if_free(self._session)
+        return self._has_begun
 
     def begin_record(self, answered: Sequence[Answered]) -> int | None:
         """Have it written down, without waiting: what to watch until ``recorded`` tells. None: ``record`` has to do it.
@@ -176,11 +186,26 @@ class Desk:
 
     def record(self, answered: Sequence[Answered]) -> frozenset[int]:
         """Write down what the server has said; returns the rounds that are open."""
+        still_open = self._record_straight(answered)
+        if still_open is not None:
+            return still_open
         try:
             return self._write(answered)
         except (DBAPIError, recording.NotAlike):
             self._session.rollback()
         return self._each_by_itself(answered)
+
+    def _record_straight(self, answered: Sequence[Answered]) -> frozenset[int] | None:
+        """The same of many on SQLite, in most cases; None where it has to be done otherwise."""
+        if self._straight is None:
+            engine = self._session.get_bind()
+            assert isinstance(engine, Engine)
+            if len(answered) < MANY or engine.dialect.name != "sqlite":
+                return None
+            # From the next time on: this time the session's transaction has begun.
+            self._straight = recording.straight(engine)
+            return None
+        return recording.record_straight(self._straight, self._settings, answered, self._clock.now())
 
     def _each_by_itself(self, answered: Sequence[Answered]) -> frozenset[int]:
         """What was sent must not be sent again because of what another message met."""

@@ -27,6 +27,7 @@ from sqlalchemy import (
     bindparam,
     case,
     exists,
+    false,
     func,
     literal,
     literal_column,
@@ -200,7 +201,11 @@ def _taking(exempt_plans: tuple[str, ...], notices: bool) -> Update:
 
 @lru_cache(maxsize=1)
 def _reading() -> Select[Any]:
-    """What was claimed, with all that its templates show."""
+    """What was claimed, with all that its templates show.
+
+    What is asked of some kinds only stands in a CASE: a subquery that has the kind as one of its conditions is begun
+    for each row, before any of them is asked.
+    """
     message, member, case_, campaign = (table.__table__.c for table in (Message, Member, Case, Campaign))
     return (
         select(
@@ -387,10 +392,9 @@ def _is_over() -> ColumnElement[bool]:
 def _warning_before() -> ColumnElement[str | None]:
     """The Message-ID of the warning that went to the same address: mail programs show what follows beneath it."""
     warning = aliased(Message)
-    return (
+    found = (
         select(warning.message_id)
         .where(
-            Message.kind.in_(FOLLOW_A_WARNING),
             warning.case_id == Message.case_id,
             warning.kind == Kind.WARNING,
             warning.to_address == Message.to_address,
@@ -400,25 +404,25 @@ def _warning_before() -> ColumnElement[str | None]:
         .limit(1)
         .scalar_subquery()
     )
+    return case((Message.kind.in_(FOLLOW_A_WARNING), found))
 
 
 def _address_is_shared() -> ColumnElement[bool]:
     """Asked of mails to sign in only: every other is about one membership, whoever else reads it."""
     other = aliased(Member)
-    return and_(
-        Message.kind == Kind.SIGN_IN,
-        exists(select(other.id).where(other.email_key == Member.email_key, other.id != Member.id)),
-    )
+    shared = exists(select(other.id).where(other.email_key == Member.email_key, other.id != Member.id))
+    return case((Message.kind == Kind.SIGN_IN, shared), else_=false())
 
 
 def _went_back() -> tuple[ColumnElement[Any], ...]:
     """Whether the end gives back a rest, how much that came to, and in which currency. Asked of the mail of an end."""
 
+    is_an_end = Message.kind == Kind.LAPSED
+
     def of_the_refund(column: Any) -> ColumnElement[Any]:
-        return (
+        found = (
             select(column)
             .where(
-                Message.kind == Kind.LAPSED,
                 BillingOrder.member_id == Message.member_id,
                 BillingOrder.case_id == Message.case_id,
                 BillingOrder.kind == OrderKind.REFUND,
@@ -428,9 +432,10 @@ def _went_back() -> tuple[ColumnElement[Any], ...]:
             .limit(1)
             .scalar_subquery()
         )
+        return case((is_an_end, found))
 
     return (
-        and_(Message.kind == Kind.LAPSED, rest_of()),
+        case((is_an_end, rest_of()), else_=false()),
         of_the_refund(BillingOrder.refunded_minor),
         of_the_refund(BillingOrder.currency),
     )
@@ -438,11 +443,18 @@ def _went_back() -> tuple[ColumnElement[Any], ...]:
 
 def _release_expired(session: Session, now: datetime) -> None:
     """What a process held that is gone, or slower than its lease, can be taken again; the attempt has counted."""
-    change(
-        session,
-        update(Message)
-        .where(Message.state == _literal(MessageState.SENDING), Message.lease_until <= now)
-        .values(state=MessageState.QUEUED, lease_token=None, lease_until=None),
+    session.connection().execute(_releasing(), {"now": now})
+
+
+@lru_cache(maxsize=1)
+def _releasing() -> Update:
+    return (
+        update(_TABLE)
+        .where(
+            _TABLE.c.state == _literal(MessageState.SENDING),
+            _TABLE.c.lease_until <= bindparam("now", type_=UTCDateTime()),
+        )
+        .values(state=MessageState.QUEUED, lease_token=None, lease_until=None)
     )
 
 

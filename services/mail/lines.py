@@ -13,9 +13,8 @@ import socket
 import threading
 from collections import deque
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from time import monotonic
-from typing import Any, Self
+from typing import Any, NamedTuple, Self
 
 from domain.ports import Mail, Mailer, MailExchange, MailResult, Prepared
 
@@ -26,8 +25,7 @@ LOOK_EVERY = 0.1
 """After so many seconds each line is asked whether its time is over."""
 
 
-@dataclass(frozen=True, slots=True)
-class Sent:
+class Sent(NamedTuple):
     """``of`` is what was handed over with the mail."""
 
     of: Any

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from functools import lru_cache
 from json import dumps
-from typing import Any
+from typing import Any, NamedTuple
 
 from sqlalchemy import (
     JSON,
@@ -30,7 +30,7 @@ from sqlalchemy import (
     select,
     update,
 )
-from sqlalchemy.engine import Connection
+from sqlalchemy.engine import Connection, Engine
 from sqlalchemy.orm import Session
 
 from domain import dates
@@ -39,6 +39,7 @@ from domain.notices import Kind
 from domain.ports import MailResult
 from models import Case, Member, Message, change
 from models.base import Listed, UTCDateTime, among
+from models.straight import Straight
 from services import events, outbox
 from services.cases import ends_by_silence, lock_members, locking
 from services.mail import dispatch
@@ -127,8 +128,7 @@ def _accepted(session: Session, settings: Settings, accepted: list[Answered], no
     return recorded
 
 
-@dataclass(frozen=True, slots=True)
-class _Row:
+class _Row(NamedTuple):
     """What is written down of a message that a server has accepted; of a warning, the day that now holds as well."""
 
     id: int
@@ -157,7 +157,7 @@ def _row(settings: Settings, claimed: Claimed, result: MailResult, now: datetime
 _warned_by = lru_cache(maxsize=16)(dates.warned_by)
 
 
-def _in_turn(connection: Connection, rows: Sequence[_Row], now: datetime) -> _Recorded:
+def _in_turn(connection: Connection | Straight, rows: Sequence[_Row], now: datetime) -> _Recorded:
     """On SQLite, which writes one table a statement, and one process at a time."""
     sent, accepted, warned = _in_turn_statements()
     answers = dumps([(row.id, row.lease_token, row.reply) for row in rows])
@@ -205,6 +205,39 @@ def apart() -> tuple[Select[Any], ...]:
 
 def for_apart(settings: Settings, answered: Sequence[Answered], now: datetime) -> dict[str, Any] | None:
     """What ``apart`` is asked with; None where more follows from one of them than what it writes down."""
+    rows = _nothing_follows(settings, answered, now)
+    if rows is None:
+        return None
+    return {"now": now, "answers": _given(rows), "messages": len(rows), "warnings": _warnings(rows)}
+
+
+def straight(engine: Engine) -> Straight:
+    """For ``record_straight``."""
+    return Straight(engine, [*_in_turn_statements(), dispatch.OPEN_ROUNDS])
+
+
+def record_straight(
+    straight: Straight, settings: Settings, answered: Sequence[Answered], now: datetime
+) -> frozenset[int] | None:
+    """What ``record_all`` does, on SQLite, of messages from which nothing follows, and which are all alike; commits.
+
+    None: they are not, or something has failed, and nothing is written.
+    """
+    rows = _nothing_follows(settings, answered, now)
+    if rows is None:
+        straight.take_back()
+        return None
+
+    def write(straight: Straight) -> frozenset[int] | None:
+        if _in_turn(straight, rows, now) != _Recorded(len(rows), _warnings(rows)):
+            return None
+        return frozenset(id_ for (id_,) in straight.execute(dispatch.OPEN_ROUNDS, {}))
+
+    return straight.transaction(write)
+
+
+def _nothing_follows(settings: Settings, answered: Sequence[Answered], now: datetime) -> list[_Row] | None:
+    """They are accepted, and there is no more to do about them than to write that down; else None."""
     rows = []
     for one, result in answered:
         if not result.accepted or one.kind == Kind.ERASED:
@@ -213,8 +246,11 @@ def for_apart(settings: Settings, answered: Sequence[Answered], now: datetime) -
         if row.deadline is not None and row.deadline != one.deadline_at:
             return None
         rows.append(row)
-    warnings = sum(row.deadline is not None for row in rows)
-    return {"now": now, "answers": _given(rows), "messages": len(rows), "warnings": warnings}
+    return rows
+
+
+def _warnings(rows: Sequence[_Row]) -> int:
+    return sum(row.deadline is not None for row in rows)
 
 
 _NOW = bindparam("now", type_=UTCDateTime())

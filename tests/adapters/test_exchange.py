@@ -5,7 +5,6 @@ import socket
 import ssl
 import threading
 from collections.abc import Callable
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -58,7 +57,7 @@ def story(way: Way, what: str | None, stage: Stage, **server: Any) -> tuple[obje
         assert waiting(connection, FIRST).accepted
         results = [way(connection, mail) for mail in (MIA, OTHER)]
     # How the system words it that a line is gone depends on who was quicker.
-    results = [replace(result, reply=result.reply.partition(" was lost")[0]) for result in results]
+    results = [result._replace(reply=result.reply.partition(" was lost")[0]) for result in results]
     return results, [address for address, _ in unkind.kept], unkind.connections, unkind.for_nobody
 
 
