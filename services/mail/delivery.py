@@ -142,7 +142,7 @@ class _Run:
 
     def _do_something_else(self, to_the_end: bool) -> None:
         """No line has said anything: write down what they have said before, or prepare what comes next; else wait."""
-        if self._to_record and not self._recording and self._desk.records_apart:
+        if self._to_record and not self._recording and self._desk.works_apart:
             # That goes on by itself, the sooner it has begun the better.
             self._record_what_came()
         # In the end nothing is prepared: what is given back could be claimed, and given back, for ever.
@@ -170,7 +170,8 @@ class _Run:
     def _prepare(self) -> bool:
         """Render some of those that come next, and claim what comes after them. False: there is nothing to do."""
         ahead = self._settings.mail_connections
-        if len(self._stock) < ahead and not self._suspicions:
+        # What goes on by itself is begun so early that it is over when it is needed.
+        if len(self._stock) < (self._batch if self._desk.works_apart else ahead) and not self._suspicions:
             self._claim()
         return self._render_ahead(ahead)
 

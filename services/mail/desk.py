@@ -121,13 +121,13 @@ class Desk:
         )
 
     @property
-    def records_apart(self) -> bool:
-        """Whether ``begin_record`` begins what then goes on by itself."""
+    def works_apart(self) -> bool:
+        """Whether ``begin_claim`` and ``begin_record`` begin what then goes on by itself."""
         return self._thread is not None
 
     def is_free(self) -> bool:
         """Whether ``record`` would wait for nobody. If so, it has to follow: its transaction has begun."""
-        if self.records_apart:
+        if self.works_apart:
             return True
         if self._straight is not None:
             return self._straight.begin_if_free()
@@ -140,7 +140,7 @@ class Desk:
         That is so on SQLite, of a single message at first, and of what more follows from than can be said beforehand.
         """
         accepted = [one for one in answered if one[1].accepted]
-        if not self.records_apart or len(accepted) < (2 if self._apart is None else 1):
+        if not self.works_apart or len(accepted) < (2 if self._apart is None else 1):
             return None
         values = recording.for_apart(self._settings, accepted, self._clock.now())
         if values is None or not self._can_be_asked_apart():
