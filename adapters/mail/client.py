@@ -11,6 +11,7 @@ to say with ``next``, and gives each reply to the conversation when it is here (
 import smtplib
 import ssl
 from collections.abc import Generator
+from functools import lru_cache
 from io import BytesIO
 from smtplib import SMTPDataError, SMTPRecipientsRefused, SMTPSenderRefused, SMTPServerDisconnected
 
@@ -107,11 +108,12 @@ class Transactions:
         """The next reply, as smtplib reads it, if all of it is here."""
         if not self._came:
             return None
-        end = self._came.find(b"\n") + 1
-        if 0 < end <= LONGEST_LINE and self._came[3:4] != b"-" and self._came[:3].isdigit() and not self.debuglevel:  # type: ignore[attr-defined]
-            # Of one line, as nearly all are: what smtplib makes of it is plain.
-            line, self._came = self._came[:end], self._came[end:]
-            return int(line[:3]), line[4:].strip(b" \t\r\n")
+        line, ended, rest = self._came.partition(b"\n")
+        if ended and not self.debuglevel:  # type: ignore[attr-defined]
+            plain = _plain(line)
+            if plain is not None:
+                self._came = rest
+                return plain
         end = 0
         while True:
             begin, end = end, self._came.find(b"\n", end) + 1
@@ -227,6 +229,14 @@ class Client(Transactions, smtplib.SMTP):
 
 class SecureClient(Transactions, smtplib.SMTP_SSL):
     pass
+
+
+@lru_cache(maxsize=64)
+def _plain(line: bytes) -> Reply | None:
+    """A reply of one line, as nearly all are, as smtplib reads it; None of any other line."""
+    if line[3:4] == b"-" or not line[:3].isdigit() or len(line) >= LONGEST_LINE:
+        return None
+    return int(line[:3]), line[4:].strip(b" \t\r\n")
 
 
 def _goes_on(refusal: Reply) -> bool:

@@ -183,9 +183,12 @@ class Exchange:
                 next(self._conversation)
                 return None
             there = self._line.hear()
-            while (reply := self._line.reply_that_came()) is not None:
+            reply = self._line.reply_that_came()
+            if reply is not None:
                 self._until = monotonic() + self._connection.mail.timeout
+            while reply is not None:
                 self._conversation.send(reply)
+                reply = self._line.reply_that_came()
             lost = None if there else "Connection unexpectedly closed"
             if lost is None and monotonic() > self._until:
                 lost = "timed out"
