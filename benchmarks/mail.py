@@ -29,8 +29,8 @@ from services.installation import installed
 HERE = Path(__file__).parent.parent
 MONTH = "2026-06"
 TURNS = 4
-SLOW_TURNS = 2
-"""Of half as many as there are: each begins with one connection, which takes as long at any number of messages."""
+SLOW_TURNS = 3
+"""Of a third of them each: a turn begins with one connection, which takes as long at any number of messages."""
 OF_LIMIT, OF_LIMIT_SLOW = 0.4, 0.9
 TIMES_STDLIB = 4.0
 MEMORY_MB = 120
@@ -115,6 +115,7 @@ def measure(make: Callable[[str], Database], arguments: argparse.Namespace, repo
 
 
 def figures(database: Database, port: int, connections: int, processes: int, messages: int, report: Report) -> None:
+    due(database, 0)
     with ExitStack() as stack:
 
         def way(name: str, number: int = processes) -> Way:
@@ -142,6 +143,7 @@ def figures(database: Database, port: int, connections: int, processes: int, mes
 
 
 def slowly(database: Database, port: int, messages: int, report: Report) -> None:
+    due(database, 0, SLOW_TURNS)
     with (
         Sender("prebuilt", database, port, SLOW_CONNECTIONS) as prebuilt,
         Sender("ours", database, port, SLOW_CONNECTIONS) as sender,
@@ -160,7 +162,7 @@ def slowly(database: Database, port: int, messages: int, report: Report) -> None
 
 
 def round_of(database: Database, messages: int) -> Database:
-    """An open round with so many warnings, none of them due yet, in as many parts as there are turns."""
+    """An open round with so many warnings, none of which goes out yet: see ``due``."""
     databases.fill(database, 2 * messages, messages)
     app = database.app(max_dormant_percent=100)
     with app.app_context():
@@ -171,17 +173,15 @@ def round_of(database: Database, messages: int) -> Database:
         session.commit()
         db.session.remove()
         db.engine.dispose()
+    # What belongs to another turn is not in the queue: no run has to look through it.
+    database.run("UPDATE message SET state = 'obsolete'")
     database.tidy()
     return database
 
 
 def due(database: Database, turn: int, turns: int = TURNS) -> None:
-    """Of the parts of a round only this one may go out; what is left of an earlier one as well."""
-    later = database.instant(NOW.replace(year=NOW.year + 1))
-    database.run(
-        f"UPDATE message SET due_at = CASE WHEN id % {turns} <= {turn} THEN {database.instant(NOW)} ELSE {later} END"
-        " WHERE state = 'queued'"
-    )
+    """Of the parts of a round this one may go out, as if it were the whole, and what is left of an earlier one."""
+    database.run(f"UPDATE message SET state = 'queued' WHERE state = 'obsolete' AND id % {turns} <= {turn}")
     database.tidy()
 
 
@@ -228,7 +228,7 @@ def _listens(port: int) -> bool:
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     group = parser.add_argument_group("mail")
     group.add_argument("--messages", type=int, default=20_000, help="warnings to send (20,000)")
-    group.add_argument("--slow", type=int, default=20_000, help="warnings to the server that takes its time (20,000)")
+    group.add_argument("--slow", type=int, default=30_000, help="warnings to the server that takes its time (30,000)")
     group.add_argument("--connections", type=int, default=40, help="connections a process has open (40)")
     group.add_argument(
         "--processes", type=lambda text: [int(one) for one in text.split(",")], default=[1, 2], help="1,2"

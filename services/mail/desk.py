@@ -30,7 +30,7 @@ from services.mail.words import Facts
 from settings import Settings
 
 MANY = 5
-"""So many replies at once show that it is worth a connection to write down those that follow."""
+"""So many replies at once show that it is worth a connection of its own to write them down."""
 
 
 @dataclass(slots=True)
@@ -67,6 +67,7 @@ class Desk:
         self._commit = self._commit_claim = commit
         self._has_begun = False
         self._straight: Straight | None = None
+        self._never_straight = False
         self._thread: ThreadPoolExecutor | None = None
         self._asked: Sequence[Answered] = ()
         self._others: Sequence[Answered] = ()
@@ -197,15 +198,26 @@ class Desk:
 
     def _record_straight(self, answered: Sequence[Answered]) -> frozenset[int] | None:
         """The same of many on SQLite, in most cases; None where it has to be done otherwise."""
-        if self._straight is None:
+        if not self._can_go_straight(len(answered)):
+            return None
+        assert self._straight is not None
+        return recording.record_straight(self._straight, self._settings, answered, self._clock.now())
+
+    def _can_go_straight(self, replies: int) -> bool:
+        if self._straight is None and not self._never_straight and replies >= MANY:
             engine = self._session.get_bind()
             assert isinstance(engine, Engine)
-            if len(answered) < MANY or engine.dialect.name != "sqlite":
-                return None
-            # From the next time on: this time the session's transaction has begun.
-            self._straight = recording.straight(engine)
-            return None
-        return recording.record_straight(self._straight, self._settings, answered, self._clock.now())
+            self._never_straight = engine.dialect.name != "sqlite"
+            if not self._never_straight:
+                # The lock may have been taken on the session's connection.
+                self._session.rollback()
+                self._has_begun = False
+                try:
+                    self._straight = recording.straight(engine)
+                except (DBAPIError, NoneIsFree):
+                    # No file can be opened any more, say.
+                    self._never_straight = True
+        return self._straight is not None
 
     def _each_by_itself(self, answered: Sequence[Answered]) -> frozenset[int]:
         """What was sent must not be sent again because of what another message met."""

@@ -10,6 +10,7 @@ import re
 import textwrap
 from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
 from operator import itemgetter
+from secrets import token_hex
 from threading import Lock
 from typing import Any, NamedTuple
 
@@ -30,7 +31,8 @@ OF_A_ROUND = ("deadline", "deadline_day", "deadline_short", "up_to", "lapsed", "
 AS_THEY_ARE = frozenset({"kind", "service", "public_url", *OF_A_ROUND})
 """Words that are the same for many, or that templates look at: they are no marks."""
 
-_BEGIN, _END = "\ue000", "\ue001"
+# What only this process knows, so that no word can look like a mark.
+_BEGIN, _END = f"\ue000{token_hex(8)} ", "\ue001"
 _MARK = re.compile(f"{_BEGIN}([^{_END}]+){_END}")
 # Each begins with what it consumes and looks back afterwards, so that a search leaps from figure to figure.
 _DATE = re.compile(r"\d(?<!\w\d)\d?\.? [^\W\d]+(?: \d{4})?\b")
@@ -65,18 +67,11 @@ def fill(render: Render, of: Hashable, words: Mapping[str, object]) -> Rendered:
             if form is not forms[0]:
                 _keep(key, form)
             return form.filled(values) or slowly(render, words)
-    if any(_BEGIN in str(word) for name, word in words.items() if not _is_marked(name, word)):
-        # What goes in as it is looks like a mark.
-        return slowly(render, words)
     form = _Form(render, words)
     _keep(key, form)
     values = form.values(words)
     assert values is not None
     return form.filled(values) or slowly(render, words)
-
-
-def _is_marked(name: str, word: object) -> bool:
-    return type(word) is str and word != "" and name not in AS_THEY_ARE
 
 
 def _keep(key: Hashable, form: "_Form") -> None:
@@ -230,7 +225,11 @@ class _Watched(Mapping[str, object]):
 
     def __init__(self, words: Mapping[str, object]) -> None:
         self.asked: set[str] = set()
-        self.marked = {name: _mark(name) for name, word in words.items() if _is_marked(name, word)}
+        self.marked = {
+            name: _mark(name)
+            for name, word in words.items()
+            if type(word) is str and word != "" and name not in AS_THEY_ARE
+        }
         self._words = {**words, **self.marked}
 
     def __getitem__(self, name: str) -> object:

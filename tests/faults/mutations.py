@@ -208,6 +208,20 @@ MUTATIONS = [
         "postgresql",
     ),
     Mutation(
+        "A group of replies is written down in one go of which some are not alike",
+        "services/mail/recording.py",
+        "        if _in_turn(straight, rows, now) != _Recorded(len(rows), _warnings(rows)):\n            return None\n",
+        "        _in_turn(straight, rows, now)\n",
+        "tests/services/test_straight.py::test_of_a_group_of_which_one_case_is_closed_its_reader_is_told",
+    ),
+    Mutation(
+        "What is not wanted stays written, with the next group",
+        "models/straight.py",
+        '            self._driver.execute("ROLLBACK")',
+        "            pass",
+        "tests/services/test_straight.py::test_what_fails_or_is_not_wanted_is_not_written",
+    ),
+    Mutation(
         "What fails as PostgreSQL commits it counts as recorded",
         "models/under_way.py",
         "_rows(result) if result.status == pq.ExecStatus.TUPLES_OK else None",
@@ -233,8 +247,8 @@ MUTATIONS = [
     Mutation(
         "A mail is taken whose lease has not run out",
         "services/mail/dispatch.py",
-        ".where(Message.state == _literal(MessageState.SENDING), Message.lease_until <= now)",
-        ".where(Message.state == _literal(MessageState.SENDING))",
+        '            _TABLE.c.lease_until <= bindparam("now", type_=UTCDateTime()),\n',
+        "",
         "tests/faults/test_overlap.py::test_scenario_42_four_schedulers_and_four_senders_do_everything_once",
     ),
     Mutation(

@@ -130,6 +130,49 @@ def test_any_word_can_stand_in_a_form(service: str, names: list[str]) -> None:
         assert parts(letter(filled).as_bytes()) == parts(letter(by_jinja).built())
 
 
+def test_a_form_serves_all_whose_words_it_has_asked_for_are_as_they_were() -> None:
+    """And nobody else: what a template asks for in one case only is looked at in that case."""
+    rendered: list[str] = []
+
+    def render(name: str, said: Mapping[str, object], subject: str) -> str:
+        rendered.append(name)
+        if name != "body.txt":
+            return "subject"
+        if not said["first"]:
+            return f"nothing {said.get('later', 'yet')}"
+        return f"{said['first']} {'loud' if said['loud'] else said['second']}"
+
+    def text_of(**said: object) -> str:
+        return str(forms.fill(render, "a test of forms", said).text)
+
+    usual: dict[str, object] = {"first": "one", "loud": False, "second": "two"}
+    assert text_of(**usual) == "one two\n"
+    count = len(rendered)
+    assert text_of(**usual | {"first": "three", "second": "four", "unknown": 5}) == "three four\n"
+    assert len(rendered) == count
+    # Each of these is another mail.
+    assert text_of(**usual | {"loud": True}) == "one loud\n"
+    assert text_of(**usual | {"loud": True, "second": None}) == "one loud\n"
+    assert text_of(**usual | {"second": 2}) == "one 2\n"
+    assert text_of(first=None, loud=False) == "nothing yet\n"
+    assert text_of(first="") == "nothing yet\n"
+    assert text_of(first=None, later="now") == "nothing now\n"
+    assert text_of(**usual | {"deadline": "30 June"}) == "one two\n"
+    count = len(rendered)
+    assert text_of(**usual | {"first": "three"}) == "three two\n"
+    assert text_of(first=None) == "nothing yet\n"
+    assert len(rendered) == count
+
+
+def test_what_goes_in_as_it_is_and_looks_like_a_mark_does_not_become_one() -> None:
+    def render(name: str, said: Mapping[str, object], subject: str) -> str:
+        return f"{said['first']} {said['lines'][0]}"  # type: ignore[index]
+
+    for first in ("one", "two"):
+        said: dict[str, object] = {"first": first, "lines": ("\ue000first\ue001",)}
+        assert str(forms.fill(render, "a test of marks", said).text) == f"{first} \ue000first\ue001\n"
+
+
 @pytest.mark.parametrize("odd", ["'", '"', "&", "<", ">", "%", "{", "\u00a0"])
 def test_each_letter_that_html_minds_is_escaped_as_jinja_does(app: Flask, odd: str) -> None:
     here, facts = installed().settings, replace(FACTS, name=f"O{odd}Brien", plan=f"a {odd}")
