@@ -40,13 +40,15 @@ class Straight:
         """What ``work`` gives, once it is committed. None: that is what it gives, or something has failed, and nothing
         is written. Waits for the lock.
         """
-        with suppress(sqlite3.Error):
-            if self._driver.in_transaction or take_lock(self._driver, BUSY_TIMEOUT_MS):
-                done = work(self)
-                if done is not None:
-                    self._driver.execute("COMMIT")
-                    return done
-        self.take_back()
+        try:
+            with suppress(sqlite3.Error):
+                if self._driver.in_transaction or take_lock(self._driver, BUSY_TIMEOUT_MS):
+                    done = work(self)
+                    if done is not None:
+                        self._driver.execute("COMMIT")
+                        return done
+        finally:
+            self.take_back()
         return None
 
     def take_back(self) -> None:
@@ -64,7 +66,7 @@ class _Compiled:
     def __init__(self, engine: Engine, statement: ClauseElement) -> None:
         compiled: Any = statement.compile(dialect=engine.dialect)
         self.text = str(compiled)
-        self._usual = compiled.params
+        self._usual = {name: value for name, value in compiled.params.items() if not compiled.binds[name].required}
         self._places = [
             (name, compiled.binds[name].type.dialect_impl(engine.dialect).bind_processor(engine.dialect))
             for name in compiled.positiontup

@@ -170,8 +170,11 @@ class _Run:
     def _prepare(self) -> bool:
         """Render some of those that come next, and claim what comes after them. False: there is nothing to do."""
         ahead = self._settings.mail_connections
-        # What goes on by itself is begun so early that it is over when it is needed.
-        if len(self._stock) < (self._batch if self._desk.works_apart else ahead) and not self._suspicions:
+        # What goes on by itself is begun so early that it is over when it is needed, once a batch has gone out well:
+        # of a round that is refused little is claimed before it is looked at.
+        early = self._desk.works_apart and self.done.sent >= self._batch and not self._refused
+        enough = self._batch if early else ahead
+        if len(self._stock) < enough and not self._suspicions:
             self._claim()
         return self._render_ahead(ahead)
 

@@ -58,7 +58,10 @@ class Batch:
 
 
 class Desk:
-    """One for each run. All else than what the module says waits, and so does whoever sends, for a lock as well."""
+    """One for each run. All else than what the module says waits, and so does whoever sends, for a lock as well.
+
+    ``commit`` commits what is done by ``session``; what is written down on a connection of its own is committed there.
+    """
 
     def __init__(self, session: Session, settings: Settings, clock: Clock, commit: Callable[[], None]) -> None:
         self._session = self._of_claims = session

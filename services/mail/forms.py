@@ -21,8 +21,8 @@ from domain.ports import Frame, Pieced, Text
 TEXT_WIDTH = 72
 LONGEST_SUBJECT = 200
 
-MOST_ALIKE = 8
-MOST_KINDS = 200
+MOST_FORMS = 100
+"""In all: a round has up to some twenty for each kind and language, by what is known of its members."""
 MOST_PARAGRAPHS = 200
 
 OF_A_ROUND = ("deadline", "deadline_day", "deadline_short", "up_to", "lapsed", "lapsed_short")
@@ -75,10 +75,11 @@ def fill(render: Render, of: Hashable, words: Mapping[str, object]) -> Rendered:
 
 
 def _keep(key: Hashable, form: "_Form") -> None:
+    """As the first of its key, whose turn to be forgotten comes last."""
     with _lock:
         others = [other for other in _forms.pop(key, ()) if other is not form]
-        _forms[key] = (form, *others[: MOST_ALIKE - 1])
-        if len(_forms) > MOST_KINDS:
+        _forms[key] = (form, *others[: MOST_FORMS - 1])
+        while sum(map(len, _forms.values())) > MOST_FORMS:
             del _forms[next(iter(_forms))]
 
 

@@ -164,6 +164,24 @@ def test_a_form_serves_all_whose_words_it_has_asked_for_are_as_they_were() -> No
     assert len(rendered) == count
 
 
+def test_a_mixed_round_has_as_many_forms_as_there_are_kinds_of_mails_in_it() -> None:
+    rendered: list[str] = []
+
+    def render(name: str, said: Mapping[str, object], subject: str) -> str:
+        rendered.append(name)
+        return " ".join(str(said[word]) for word in "abcde" if said[word])
+
+    for number in range(320):
+        said = {word: f"{word}{number}" if number >> place & 1 else None for place, word in enumerate("abcde")}
+        forms.fill(render, "a test of mixtures", said)
+    assert rendered.count("body.html") == 32
+    assert sum(map(len, forms._forms.values())) <= forms.MOST_FORMS
+    # Many rounds leave no more behind.
+    for number in range(2 * forms.MOST_FORMS):
+        forms.fill(render, "a test of days", {**said, "deadline": str(number)})
+    assert sum(map(len, forms._forms.values())) == forms.MOST_FORMS
+
+
 def test_what_goes_in_as_it_is_and_looks_like_a_mark_does_not_become_one() -> None:
     def render(name: str, said: Mapping[str, object], subject: str) -> str:
         return f"{said['first']} {said['lines'][0]}"  # type: ignore[index]

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from flask import Flask
 from sqlalchemy import DateTime, String, bindparam, column, literal, select, table, text, update
-from sqlalchemy.exc import OperationalError
+from sqlalchemy.exc import DBAPIError, OperationalError
 from sqlalchemy.orm import Session
 
 from domain.notices import Kind
@@ -221,6 +221,38 @@ def test_the_address_of_a_mail_about_an_erasure_goes_with_it(session: Session) -
     with Desk(session, here.settings, here.clock, session.commit) as desk:
         desk.record([(one, ACCEPTED) for one in claimed])
     assert set(map(tuple, session.execute(select(Message.state, Message.to_address)))) == {("sent", None)}
+
+
+def test_what_fails_as_it_is_written_straight_is_written_by_the_session(session: Session, path: Path) -> None:
+    """One row that cannot be written down keeps no other from it."""
+    here = installed()
+    queue(session, MANY + 1)
+    for_writing(session)
+    claimed = dispatch.claim(session, here.settings, NOW, MANY + 1)
+    session.execute(
+        text(
+            "CREATE TRIGGER stubborn BEFORE UPDATE OF sent_at ON message"
+            f" WHEN NEW.id = {claimed[3].id} BEGIN SELECT RAISE(ABORT, 'stubborn'); END"
+        )
+    )
+    session.commit()
+    with (
+        Desk(session, here.settings, here.clock, session.commit) as desk,
+        pytest.raises(DBAPIError, match="stubborn"),
+    ):
+        desk.record([(one, ACCEPTED) for one in claimed])
+    session.rollback()
+    assert session.scalars(select(Message.id).where(Message.state == "sending")).all() == [claimed[3].id]
+    assert len(session.scalars(select(Event.id).where(Event.code == "mail_accepted")).all()) == MANY
+    with closing(sqlite3.connect(path, isolation_level=None, timeout=0)) as other:
+        other.execute("BEGIN IMMEDIATE")
+
+
+def test_a_parameter_that_is_not_given_is_a_mistake(notes: Straight) -> None:
+    with pytest.raises(KeyError, match="at"):
+        notes.transaction(lambda straight: straight.execute(WRITE, {"says": "a"}))
+    # And holds no lock.
+    assert notes.transaction(writes("b"))
 
 
 def test_where_no_connection_is_to_be_had_the_session_writes_it_down(
