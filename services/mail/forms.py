@@ -45,7 +45,7 @@ Render = Callable[[str, Mapping[str, object], str], str]
 """Renders one of the templates of a kind; the HTML has the subject in its head."""
 
 _forms: "dict[Hashable, tuple[_Form, ...]]" = {}
-"""By what they are of and the day they name, the one used last first."""
+"""By what they are of and the day they name."""
 _lock = Lock()
 
 
@@ -60,12 +60,9 @@ class Rendered(NamedTuple):
 def fill(render: Render, of: Hashable, words: Mapping[str, object]) -> Rendered:
     """A mail with these words. ``of`` names what ``render`` renders: its forms are kept for the next."""
     key = (of, words.get("deadline"))
-    forms = _forms.get(key, ())
-    for form in forms:
+    for form in _forms.get(key, ()):
         values = form.values(words)
         if values is not None:
-            if form is not forms[0]:
-                _keep(key, form)
             return form.filled(values) or slowly(render, words)
     form = _Form(render, words)
     _keep(key, form)
@@ -75,10 +72,9 @@ def fill(render: Render, of: Hashable, words: Mapping[str, object]) -> Rendered:
 
 
 def _keep(key: Hashable, form: "_Form") -> None:
-    """As the first of its key, whose turn to be forgotten comes last."""
+    """A new one; beyond so many, those of the key are forgotten to which none has come for the longest time."""
     with _lock:
-        others = [other for other in _forms.pop(key, ()) if other is not form]
-        _forms[key] = (form, *others[: MOST_FORMS - 1])
+        _forms[key] = (*_forms.pop(key, ())[-MOST_FORMS + 1 :], form)
         while sum(map(len, _forms.values())) > MOST_FORMS:
             del _forms[next(iter(_forms))]
 
@@ -103,7 +99,7 @@ def _wrapped(text: str) -> str:
 
 def _of_one(line: str) -> list[str]:
     """The lines of a paragraph, which has come as one."""
-    # What is printed has no such thing, and that is sooner seen.
+    # Where all is printed there is no tab or line break to look for, and that is sooner seen.
     odd = "  " in line or (not line.isprintable() and _ODD.search(line))
     if len(line) <= TEXT_WIDTH and not odd:
         return [line]

@@ -24,8 +24,6 @@ LONGEST_NAME = 60
 SIGN_IN_MINUTES = int(LIFETIME[Purpose.SIGN_IN] / timedelta(minutes=1))
 ERASE_MINUTES = int(LIFETIME[Purpose.ERASE] / timedelta(minutes=1))
 
-NAME_THE_NEXT_CHARGE = (Kind.WELCOME_BACK,)
-
 WITHOUT_FACTS = (Kind.ERASED, Kind.END_UNCLEAR, Kind.NEW_ADDRESS)
 """Mails that name no membership: it is gone, not clear, or not yet known to be the reader's."""
 
@@ -163,7 +161,7 @@ def _for_members(settings: Settings, kind: Kind, facts: Facts, now: datetime) ->
     used_since = facts.last_used_at is not None and (
         facts.found_sign_of_life_at is None or facts.last_used_at > facts.found_sign_of_life_at
     )
-    charged_next = facts.paid_through if kind in NAME_THE_NEXT_CHARGE else None
+    next_charge = facts.paid_through if facts.paid_through is not None and facts.paid_through > now else None
     return {
         # Nobody has proven yet that a new address is the member's.
         "name": None if kind == Kind.NEW_ADDRESS else greeting_name(facts.name),
@@ -179,7 +177,7 @@ def _for_members(settings: Settings, kind: Kind, facts: Facts, now: datetime) ->
         "voided": facts.voided,
         "withdrawal": _withdrawal(settings, kind),
         "returned": facts.returned_at and wording.date_and_time(facts.returned_at, zone),
-        "next_charge": wording.long_date(charged_next, zone) if charged_next and charged_next > now else None,
+        "next_charge": next_charge and wording.long_date(next_charge, zone),
         "sign_in_minutes": SIGN_IN_MINUTES,
         "erase_minutes": ERASE_MINUTES,
         **_why(settings, facts, zone, now),

@@ -24,6 +24,7 @@ from services.mail import dispatch, recording
 from services.mail.desk import MANY, Desk
 from tests import factories
 from tests.conftest import NOW
+from tests.doubles import FrozenClock
 from tests.services.support import ACCEPTED
 from tests.services.test_lines import queue
 
@@ -32,18 +33,6 @@ pytestmark = pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)
 NOTES = table("notes", column("word", String()), column("at", DateTime()))
 WRITE = NOTES.insert().values(word=bindparam("says", type_=String()), at=bindparam("at", type_=base.UTCDateTime()))
 READ = select(NOTES.c.word, NOTES.c.at, literal("always")).order_by(NOTES.c.word)
-
-
-@pytest.fixture
-def app(make_app: Callable[..., Flask]) -> Iterator[Flask]:
-    app = make_app(mail_connections=MANY)
-    with app.app_context():
-        yield app
-
-
-@pytest.fixture
-def session(app: Flask) -> Session:
-    return db.session()
 
 
 @pytest.fixture
@@ -179,20 +168,9 @@ def test_of_a_group_of_which_one_case_is_closed_its_reader_is_told(session: Sess
 def test_a_warning_accepted_too_late_for_its_day_has_its_reader_told_another(session: Session, app: Flask) -> None:
     here, claimed = installed(), claimed_warnings(session, MANY)
     late = here.clock.now() + timedelta(days=20)
-    with Desk(session, here.settings, _At(late), session.commit) as desk:
+    with Desk(session, here.settings, FrozenClock(late), session.commit) as desk:
         desk.record([(one, ACCEPTED) for one in claimed])
     assert len(session.scalars(select(Message.id).where(Message.kind == Kind.DEADLINE_MOVED)).all()) == MANY
-
-
-class _At:
-    def __init__(self, now: Any) -> None:
-        self._now = now
-
-    def now(self) -> Any:
-        return self._now
-
-    def booted_at(self) -> Any:
-        return self._now
 
 
 def test_a_refusal_among_many_is_recorded_as_one(session: Session) -> None:
