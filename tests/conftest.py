@@ -7,6 +7,7 @@ import uuid
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 import psycopg
 import pytest
@@ -19,6 +20,7 @@ from jinja2 import BytecodeCache
 from jinja2.bccache import Bucket
 from sqlalchemy import Engine
 from sqlalchemy.orm import Session
+from werkzeug.routing import Rule
 
 # Settings of the machine must not reach the tests.
 for _name in ("DATABASE_URL", "SECRET_KEY", "PUBLIC_URL", "SERVICE_TIMEZONE", "FLASK_APP", "FLASK_DEBUG"):
@@ -86,6 +88,26 @@ def postgres() -> str:
     return str(server.get_uri())
 
 
+@pytest.fixture(scope="session", autouse=True)
+def _routes_known() -> Iterator[None]:
+    """What builds the URL of a rule as it was compiled for an earlier application: most of what making one costs.
+
+    It is the same for each rule that reads the same; Werkzeug binds it to its own rule.
+    """
+    known: dict[tuple[object, ...], Any] = {}
+    compiled = Rule._compile_builder
+
+    def compiled_once(rule: Rule, append_unknown: bool = True) -> Any:
+        reads = (rule.rule, tuple(rule._trace), repr(rule.defaults), append_unknown)
+        if reads not in known:
+            known[reads] = compiled(rule, append_unknown)
+        return known[reads]
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Rule, "_compile_builder", compiled_once)
+        yield
+
+
 FIRST: dict[str, Engine] = {}
 
 
@@ -97,7 +119,7 @@ def _migrated(url: str, folder: Path) -> None:
         db.engine.dispose()
 
 
-def _knows_statements(engine: Engine) -> None:
+def knows_statements(engine: Engine) -> None:
     """Has it find compiled what earlier tests' engines compiled, which costs more than to carry it out.
 
     SQLAlchemy keeps what it compiled for each engine, by statement and dialect; a process has one engine but here.
@@ -209,7 +231,7 @@ def make_app(
         app.testing = True
         app.jinja_env.bytecode_cache = COMPILED
         with app.app_context():
-            _knows_statements(db.engine)
+            knows_statements(db.engine)
         made.append(app)
         return app
 

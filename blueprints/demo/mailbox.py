@@ -11,20 +11,49 @@ from pathlib import Path
 
 @dataclass(frozen=True, slots=True)
 class Mail:
-    """One received mail. ``raw_headers`` are as they came; ``links`` the addresses in the text, in order."""
+    """One received mail, of which only what is asked for is read: a list of hundreds shows few lines of each."""
 
     number: int
-    to: str
-    sender: str
-    subject: str
-    date: datetime | None
-    text: str
-    html: str
-    raw_headers: list[tuple[str, str]]
+    message: EmailMessage
+
+    @property
+    def to(self) -> str:
+        return str(self.message["X-Envelope-To"] or self.message["To"] or "")
+
+    @property
+    def sender(self) -> str:
+        return str(self.message["From"] or "")
+
+    @property
+    def subject(self) -> str:
+        return str(self.message["Subject"] or "")
+
+    @property
+    def date(self) -> datetime | None:
+        date = self.message["Date"]
+        return None if date is None else parsedate_to_datetime(str(date))
+
+    @property
+    def text(self) -> str:
+        return self._part("plain")
+
+    @property
+    def html(self) -> str:
+        return self._part("html")
+
+    @property
+    def raw_headers(self) -> list[tuple[str, str]]:
+        """As they came."""
+        return [(name, str(value)) for name, value in self.message.items()]
 
     @property
     def links(self) -> list[str]:
+        """The addresses in the text, in order."""
         return list(dict.fromkeys(re.findall(r"https?://[^\s<>\"]+", self.text)))
+
+    def _part(self, kind: str) -> str:
+        part = self.message.get_body(preferencelist=(kind,))
+        return "" if part is None else str(part.get_content())
 
 
 def received(folder: Path, *, to: str = "") -> list[Mail]:
@@ -42,22 +71,7 @@ def read(folder: Path, number: int) -> Mail | None:
     except FileNotFoundError:
         return None
     assert isinstance(message, EmailMessage)
-    date = message["Date"]
-    return Mail(
-        number=number,
-        to=str(message["X-Envelope-To"] or message["To"] or ""),
-        sender=str(message["From"] or ""),
-        subject=str(message["Subject"] or ""),
-        date=None if date is None else parsedate_to_datetime(str(date)),
-        text=_part(message, "plain"),
-        html=_part(message, "html"),
-        raw_headers=[(name, str(value)) for name, value in message.items()],
-    )
-
-
-def _part(message: EmailMessage, kind: str) -> str:
-    part = message.get_body(preferencelist=(kind,))
-    return "" if part is None else str(part.get_content())
+    return Mail(number, message)
 
 
 def count(folder: Path) -> int:

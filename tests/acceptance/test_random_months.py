@@ -7,7 +7,7 @@ from what the test itself has seen happen, not what the code believes.
 
 import shutil
 import tempfile
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -40,10 +40,11 @@ from models import BillingOrder, Campaign, Case, Event, Member, Message, db
 from services import campaigns, closing, decisions, purging, returning, settling, warning
 from services.activity import import_activity
 from services.importing import import_members
+from services.library import export_libraries
 from services.library import load as load_library
 from services.mail import bounces, dispatch, recording
 from tests import factories
-from tests.conftest import make_settings
+from tests.conftest import knows_statements, make_settings
 
 START = datetime(2026, 1, 5, 9, 0, tzinfo=UTC)
 ACCEPTED = MailResult(accepted=True, code=250, reply="250 queued")
@@ -413,9 +414,15 @@ class Months(RuleBasedStateMachine):
         if not hasattr(self, "session"):
             return
         self.session.expire_all()
+        # All there is, read at once: it is asked after each step.
+        rows = {row.id: row for row in self.session.scalars(select(Member))}
+        cases_of: dict[int, list[Case]] = defaultdict(list)
+        for case in self.session.scalars(select(Case).order_by(Case.id)):
+            cases_of[case.member_id].append(case)
+        libraries = {line["external_id"]: line for line in export_libraries(self.session)}
+        last_orders = self._last_orders()
         for who, seen in self.seen.items():
-            row = self.session.get_one(Member, who)
-            cases = list(self.session.scalars(select(Case).where(Case.member_id == who).order_by(Case.id)))
+            row, cases = rows[who], cases_of[who]
             for case in cases:
                 if case.state == "lapsed" and case.answer is None:
                     self._warned_in_time(case)
@@ -424,22 +431,22 @@ class Months(RuleBasedStateMachine):
                 assert row.keep_until is not None
                 assert any(case.state == "lapsed" for case in cases), "nobody lapses without a case"
                 seen.keep_until = row.keep_until
-                assert load_library(self.session, who) == seen.library, "what they had is what they find"
-                assert self._last_order(who) == "stop", "no charge after the end"
+                assert libraries[row.external_id] == seen.library, "what they had is what they find"
+                assert last_orders[who] == "stop", "no charge after the end"
             if row.status == "active" and row.returned_at is not None:
                 happened["came back"] += 1
             if any(case.state == "returned" for case in cases):
                 happened["used it in time"] += 1
             if row.status == "active":
-                assert load_library(self.session, who) == seen.library
+                assert libraries[row.external_id] == seen.library
                 live = [case for case in cases if case.closed_at is None]
                 wants_out = any(case.answer == "lapse" for case in live)
-                assert wants_out or seen.paid_elsewhere or self._last_order(who) in (None, "undo", "restart"), (
+                assert wants_out or seen.paid_elsewhere or last_orders.get(who) in (None, "undo", "restart"), (
                     "an active member is not stopped"
                 )
             if row.status == "purged":
                 assert seen.erased or (seen.keep_until is not None and seen.keep_until <= self.now)
-                assert load_library(self.session, who)["profiles"] == []
+                assert row.external_id not in libraries
         assert self.session.scalar(select(func.count()).select_from(Message)) == self.session.scalar(
             select(func.count(func.distinct(Message.once_key)))
         )
@@ -475,13 +482,13 @@ class Months(RuleBasedStateMachine):
         assert case.closed_at is not None
         assert not [used for used in seen.uses if case.found_sign_of_life_at < used < case.closed_at]
 
-    def _last_order(self, who: int) -> str | None:
-        return self.session.scalar(
-            select(BillingOrder.kind)
-            .where(BillingOrder.member_id == who, BillingOrder.state != "superseded", BillingOrder.kind != "refund")
-            .order_by(BillingOrder.id.desc())
-            .limit(1)
+    def _last_orders(self) -> dict[int, str]:
+        orders = (
+            select(BillingOrder.member_id, BillingOrder.kind)
+            .where(BillingOrder.state != "superseded", BillingOrder.kind != "refund")
+            .order_by(BillingOrder.id)
         )
+        return {who: kind for who, kind in self.session.execute(orders)}
 
     def _try(self, act: Callable[[], object]) -> None:
         """What is refused changes nothing and is no failure."""
@@ -502,6 +509,8 @@ def fresh_apps(request: pytest.FixtureRequest) -> dict[str, Callable[[], Any]]:
         with tempfile.TemporaryDirectory() as folder:
             shutil.copy(template, f"{folder}/dormouse.db")
             app = create_app(make_settings(f"sqlite:///{folder}/dormouse.db", Path(folder), max_dormant_percent=100))
+            with app.app_context():
+                knows_statements(db.engine)
             yield app
             with app.app_context():
                 db.engine.dispose()
@@ -510,6 +519,8 @@ def fresh_apps(request: pytest.FixtureRequest) -> dict[str, Callable[[], Any]]:
     def on_postgresql() -> Iterator[Flask]:
         with request.getfixturevalue("postgres_lender").one() as url, tempfile.TemporaryDirectory() as folder:
             app = create_app(make_settings(url, Path(folder), max_dormant_percent=100))
+            with app.app_context():
+                knows_statements(db.engine)
             yield app
             with app.app_context():
                 db.engine.dispose()

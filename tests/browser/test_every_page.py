@@ -13,23 +13,20 @@ import itertools
 import os
 from collections.abc import Callable
 from pathlib import Path
-from typing import Literal
 
 import pytest
-from axe_playwright_python.sync_playwright import Axe
 from flask import Flask
 from html5lib.html5parser import ParseError
 from playwright.sync_api import BrowserContext, ViewportSize
 from sqlalchemy.orm import Session
 
 from settings import ROOT
-from tests.browser.conftest import NARROW, WIDE
+from tests.browser.conftest import NARROW, WIDE, flaws
 from tests.browser.people import LATER, People
 from tests.browser.tour import Tour, failing_pages
 from tests.doubles import FrozenClock
 from tests.web.browser import well_formed
 
-THEMES: tuple[Literal["light"], Literal["dark"]] = ("light", "dark")
 HEAVIEST = 60_000
 """Bytes of a page with all it loads, uncompressed, also what the browser had already."""
 
@@ -125,10 +122,7 @@ def test_every_page_is_sound(
             page.set_viewport_size(viewport)
             if (overflow := page.evaluate(OVERFLOW)) > 0:
                 wrong.append(f"{name}: {overflow} px too wide at {viewport['width']} px")
-        for scheme in THEMES:
-            page.emulate_media(color_scheme=scheme)
-            found = Axe().run(page).response["violations"]
-            wrong += [f"{name}, {scheme}: {one['id']}: {one['nodes'][0]['html']}" for one in found]
+        wrong += [f"{name}, {flaw}" for flaw in flaws(page)]
         if not in_order(page.evaluate(HEADINGS)):
             wrong.append(f"{name}: headings {page.evaluate(HEADINGS)}")
         files = page.evaluate(LOADED)

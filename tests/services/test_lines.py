@@ -191,7 +191,8 @@ def test_what_was_sent_is_written_down_although_the_first_try_to_do_so_fails(
         session.commit()
 
     def cut(moment: Moment) -> None:
-        if moment.stage == Stage.KEPT and len(server.kept) % 10 == 5 and not sqlite:
+        # The line of groups is there once several have been answered at once; from then on, every ten mails.
+        if moment.stage == Stage.KEPT and len(server.kept) > 10 * len(failed_at) and not sqlite:
             with another.connect() as other:
                 found = other.scalars(
                     text(
@@ -204,7 +205,7 @@ def test_what_was_sent_is_written_down_although_the_first_try_to_do_so_fails(
     with Unkind(cut) as server:
         assert deliver(session, server, commit=commit) == Delivered(sent=40)
         assert recipients(server) == sorted(names)
-    assert len(failed_at) > 1
+    assert failed_at
 
 
 @pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)
