@@ -341,8 +341,14 @@ def to_disk(session: Session) -> None:
     assert isinstance(engine, Engine)
     if engine.dialect.name != "sqlite":
         return
+    bring_over(engine)
+    # While somebody reads, it may have to stay in the log, which counts as long as it is whole.
+    with suppress(FileNotFoundError), Path(f"{engine.url.database}-wal").open("rb") as log:
+        os.fsync(log.fileno())
+
+
+def bring_over(engine: Engine) -> bool:
+    """Have SQLite's log brought over into the database; nobody waits for that. False: not all of it was."""
     with glancing(engine).connect() as connection:
-        connection.exec_driver_sql("PRAGMA wal_checkpoint(PASSIVE)")
-        # While somebody reads, it may have to stay in the log, which counts as long as it is whole.
-        with suppress(FileNotFoundError), Path(f"{engine.url.database}-wal").open("rb") as log:
-            os.fsync(log.fileno())
+        busy, in_log, brought = connection.exec_driver_sql("PRAGMA wal_checkpoint(PASSIVE)").one()
+    return not busy and in_log == brought

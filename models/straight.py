@@ -1,19 +1,28 @@
 """Transactions of a few statements each, again and again, on SQLite: by the driver alone.
 
 To have one run by SQLAlchemy takes twenty times as long as SQLite needs for it. Here each is compiled once, and run on
-a connection of its own.
+a connection of its own. What they have written into SQLite's log is brought over by a thread meanwhile; else a commit
+now and then would, and take as long as a hundred others.
 """
 
 import sqlite3
 from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
 from typing import Any, TypeVar
 
 from sqlalchemy import ClauseElement, Engine
+from sqlalchemy.exc import DBAPIError
 
-from models.base import BUSY_TIMEOUT_MS, take_lock
+from models.base import BUSY_TIMEOUT_MS, bring_over, take_lock
 
 Done = TypeVar("Done")
+
+ROWS_IN_LOG = 2000
+"""After so many rows that were written the log is brought over: a page or less for each, of 4 kB."""
+
+TRIES = 5
+"""Only a log that is brought over to its end is begun anew, and others may write meanwhile: then it is tried again."""
 
 
 class Straight:
@@ -28,8 +37,14 @@ class Straight:
         # It leaves the pool: nobody else waits for the lock as it does.
         self._connection.detach()
         driver.execute("PRAGMA busy_timeout = 0")
+        driver.execute("PRAGMA wal_autocheckpoint = 0")
+        self._engine = engine
+        self._thread = ThreadPoolExecutor(1, "dormouse log")
+        self._bringing: Future[None] | None = None
+        self._brought = 0
 
     def close(self) -> None:
+        self._thread.shutdown()
         self._connection.close()
 
     def begin_if_free(self) -> bool:
@@ -46,6 +61,7 @@ class Straight:
                     done = work(self)
                     if done is not None:
                         self._driver.execute("COMMIT")
+                        self._look_at_the_log()
                         return done
         finally:
             self.take_back()
@@ -56,10 +72,24 @@ class Straight:
         if self._driver.in_transaction:
             self._driver.execute("ROLLBACK")
 
+    def _look_at_the_log(self) -> None:
+        written = self._driver.total_changes
+        if written - self._brought >= ROWS_IN_LOG and (self._bringing is None or self._bringing.done()):
+            self._brought = written
+            self._bringing = self._thread.submit(_bring_all_over, self._engine)
+
     def execute(self, statement: ClauseElement, values: Mapping[str, Any]) -> sqlite3.Cursor:
         """Run one of the statements; ``values`` are by the names of its parameters."""
         compiled = self._statements[statement]
         return self._driver.execute(compiled.text, compiled.given(values))
+
+
+def _bring_all_over(engine: Engine) -> None:
+    # What cannot be brought over now stays in the log, which is as good, for whoever comes next.
+    with suppress(DBAPIError):
+        for _ in range(TRIES):
+            if bring_over(engine):
+                return
 
 
 class _Compiled:

@@ -1,6 +1,8 @@
 """Which link a mail carries. Random ones are minted here, in the claim of their mail: no outbox row ever holds one."""
 
+from collections.abc import Callable
 from datetime import datetime, timedelta
+from functools import partial
 from typing import Any
 
 from sqlalchemy.orm import Session
@@ -36,11 +38,14 @@ ON_REQUEST = {
 
 def for_message(
     session: Session, settings: Settings, message: Any, member: Any, case: Any, now: datetime
-) -> str | None:
-    """The absolute link of this message, or None for a mail that needs none; of rows as dispatch.claim reads them."""
+) -> str | Callable[[], str] | None:
+    """The absolute link of this message, or None for a mail that needs none; of rows as dispatch.claim reads them.
+
+    One that has only to be signed is so when it is called for: a claim is not the longer for that.
+    """
     kind = message.kind
     if kind in CHECK_IN and case is not None:
-        return to_check_in(settings, case.public_id, case.address_generation)
+        return partial(to_check_in, settings, case.public_id, case.address_generation)
     if kind in COME_BACK and member is not None and member.keep_until is not None and member.email is not None:
         # The member's row decides how long one can come back; the link must not be over before that.
         expires_at = max(member.keep_until, now) + OPEN_BEYOND_KEEP_UNTIL

@@ -1,6 +1,6 @@
 """Mail goes out: claim a batch, render, send on several connections, record each reply before its line sends another.
 
-1. A batch is claimed with a lease, its facts are read off, and the claim is committed.
+1. A batch is claimed with a lease, and the claim is committed.
 2. Each message is rendered and handed to a line (services/mail/lines.py), which hands it to the server.
 3. What the server said is recorded and committed, for all lines that have heard since the last time in one transaction;
    only then do those lines get their next messages. No transaction waits for a server.
@@ -33,6 +33,7 @@ from services.mail.desk import Batch, Desk, Ready
 from services.mail.dispatch import Claimed
 from services.mail.lines import LOOK_EVERY, Lines, Sent
 from services.mail.recording import Answered
+from services.mail.words import Facts
 from settings import Settings
 
 BATCH = 50
@@ -241,9 +242,8 @@ class _Run:
     def _render(self, several: list[Ready]) -> None:
         """What cannot be rendered is no longer there afterwards, and that is on record."""
         try:
-            mails = letters.compose_all(
-                self._settings, [(ready.claimed, ready.facts) for ready in several], self._clock.now()
-            )
+            with_facts = [(ready.claimed, Facts.of(ready.claimed)) for ready in several]
+            mails = letters.compose_all(self._settings, with_facts, self._clock.now())
             for ready, mail in zip(several, self._lines.prepare(mails), strict=True):
                 ready.mail = mail
         except NOT_TO_BE_RENDERED as error:

@@ -26,7 +26,6 @@ from models.straight import Straight
 from services.mail import dispatch, pace, recording, refusals
 from services.mail.dispatch import Claimed
 from services.mail.recording import Answered
-from services.mail.words import Facts
 from settings import Settings
 
 MANY = 5
@@ -35,13 +34,12 @@ MANY = 5
 
 @dataclass(slots=True)
 class Ready:
-    """A claimed message with its facts; ``mail`` once it is rendered.
+    """A claimed message; ``mail`` once it is rendered.
 
     ``doubt`` says in which doubt whether the server is there it was sent to find out, if it was.
     """
 
     claimed: Claimed
-    facts: Facts
     claimed_at: datetime
     mail: Prepared | None = None
     doubt: int | None = None
@@ -118,7 +116,7 @@ class Desk:
         pace.spend(session, self._settings, now, _notices(claimed))
         self._commit_claim()
         return Batch(
-            [Ready(one, Facts.of(one), now) for one in claimed],
+            [Ready(one, now) for one in claimed],
             len(claimed) < limit or allowed.wait is not None,
             allowed.wait,
             allowed.notices == 0 and allowed.wait is None,

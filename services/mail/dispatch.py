@@ -12,6 +12,7 @@ The order of a delivery matters, and is this:
 """
 
 from collections import namedtuple
+from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from functools import lru_cache
@@ -83,7 +84,7 @@ NO_CAMPAIGN = _OfCampaign._make([None] * len(_OfCampaign._fields))
 # Not frozen, for the reason of words.Facts.
 @dataclass(slots=True)
 class Claimed:
-    """A message this process holds, with all that its templates show. ``link`` is the one absolute link in it.
+    """A message this process holds, with all that its templates show.
 
     ``member``, ``case`` and ``campaign`` are rows as the claim read them, of the columns above: no objects of a
     session, so they can be read when nothing is open. ``about`` is the member, or that of the case.
@@ -105,7 +106,7 @@ class Claimed:
     case: Any = None
     campaign: Any = None
     operator_id: int | None = None
-    link: str | None = None
+    linked: str | Callable[[], str] | None = None
     thread: str | None = None
     shared: bool = False
     """Whether it is a mail to sign in, and which of several memberships of its address is meant is not known yet."""
@@ -113,6 +114,11 @@ class Claimed:
     """Of the mail of an end: the rest of what was paid goes back."""
     refunded: Money | None = None
     """How much of it has, where the provider says."""
+
+    @property
+    def link(self) -> str | None:
+        """The one absolute link in it."""
+        return self.linked() if callable(self.linked) else self.linked
 
 
 def claim(session: Session, settings: Settings, now: datetime, limit: int, *, notices: bool = True) -> list[Claimed]:

@@ -37,7 +37,7 @@ def sample(settings: Settings, kind: Kind, locale: str | None, to: str, now: dat
         deadline_at=None,
         created_at=now,
         case=None if kind in TO_OPERATORS else Case(public_id=NOBODY),
-        link=_link(settings, kind),
+        linked=_link(settings, kind),
         thread=f"<{NOBODY}@{domain}>" if kind in FOLLOW_A_WARNING else None,
     )
     return letters.compose(settings, claimed, replace(_facts(settings, kind, now), **facts), now)

@@ -1,21 +1,23 @@
 """Replies that are written down by SQLite's driver alone are as those that SQLAlchemy writes down, or not written."""
 
+import shutil
 import sqlite3
 from collections.abc import Callable, Iterator
 from contextlib import closing
 from datetime import timedelta
 from pathlib import Path
+from threading import current_thread
 from typing import Any
 
 import pytest
 from flask import Flask
-from sqlalchemy import DateTime, String, bindparam, column, literal, select, table, text, update
+from sqlalchemy import DateTime, Engine, String, bindparam, column, literal, select, table, text, update
 from sqlalchemy.exc import DBAPIError, OperationalError
 from sqlalchemy.orm import Session
 
 from domain.notices import Kind
 from domain.ports import MailResult
-from models import Campaign, Case, Event, Message, base, db, for_writing
+from models import Campaign, Case, Event, Message, base, db, for_writing, straight
 from models.straight import Straight
 from services import campaigns, outbox
 from services.installation import installed
@@ -50,10 +52,10 @@ def path(database_url: str) -> Path:
 
 
 def writes(*words: str) -> Callable[[Straight], list[Any]]:
-    def work(straight: Straight) -> list[Any]:
+    def work(notes: Straight) -> list[Any]:
         for word in words:
-            straight.execute(WRITE, {"says": word, "at": NOW})
-        return straight.execute(READ, {}).fetchall()
+            notes.execute(WRITE, {"says": word, "at": NOW})
+        return notes.execute(READ, {}).fetchall()
 
     return work
 
@@ -73,7 +75,7 @@ def test_what_is_done_is_committed_and_as_sqlalchemy_would_store_it(notes: Strai
 
 def test_what_fails_or_is_not_wanted_is_not_written(notes: Straight) -> None:
     assert notes.transaction(writes("a", "wrong")) is None
-    assert notes.transaction(lambda straight: writes("b")(straight) and None) is None
+    assert notes.transaction(lambda notes: writes("b")(notes) and None) is None
     notes.begin_if_free()
     writes("c")(notes)
     notes.take_back()
@@ -103,6 +105,60 @@ def test_who_waits_has_the_lock_when_it_is_free(notes: Straight, path: Path, mon
         monkeypatch.setattr(base, "sleep", lambda seconds: other.execute("ROLLBACK"))
         assert notes.transaction(writes("a"))
     assert read() == ["a"]
+
+
+def test_the_log_is_brought_over_by_a_thread_and_not_as_something_is_committed(
+    notes: Straight, path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(straight, "ROWS_IN_LOG", 3)
+    by: list[str] = []
+
+    def noted(engine: Engine) -> bool:
+        by.append(current_thread().name.rpartition("_")[0])
+        return base.bring_over(engine)
+
+    monkeypatch.setattr(straight, "bring_over", noted)
+    assert notes._driver.execute("PRAGMA wal_autocheckpoint").fetchone() == (0,)
+    notes.transaction(writes("a"))
+    notes.transaction(writes("b", "c"))
+    notes.transaction(writes("d"))
+    notes.close()
+    assert by == ["dormouse log"]
+    without_log = shutil.copy(path, tmp_path / "without-log.db")
+    with closing(sqlite3.connect(without_log)) as copied:
+        words = [word for (word,) in copied.execute("SELECT word FROM notes ORDER BY word")]
+    assert words[:3] == ["a", "b", "c"]
+
+
+@pytest.mark.parametrize(("answers", "tries"), [([True], 1), ([False, False, True], 3), ([False] * 9, straight.TRIES)])
+def test_a_log_that_others_write_meanwhile_is_brought_over_to_its_end_or_another_time(
+    notes: Straight, monkeypatch: pytest.MonkeyPatch, answers: list[bool], tries: int
+) -> None:
+    monkeypatch.setattr(straight, "ROWS_IN_LOG", 1)
+    left = iter(answers)
+    monkeypatch.setattr(straight, "bring_over", lambda engine: next(left))
+    notes.transaction(writes("a"))
+    notes.close()
+    assert len(list(left)) == len(answers) - tries
+
+
+def test_a_log_that_cannot_be_brought_over_keeps_nobody_from_writing(
+    notes: Straight, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(straight, "ROWS_IN_LOG", 1)
+    tried: list[Engine] = []
+
+    def fails(engine: Engine) -> bool:
+        tried.append(engine)
+        raise OperationalError("PRAGMA", {}, Exception("disk I/O error"))
+
+    monkeypatch.setattr(straight, "bring_over", fails)
+    for word in "abc":
+        assert notes.transaction(writes(word))
+        assert notes._bringing is not None
+        notes._bringing.result()
+    assert len(tried) == 3
+    assert read() == ["a", "b", "c"]
 
 
 def claimed_warnings(session: Session, count: int) -> list[dispatch.Claimed]:
@@ -228,7 +284,7 @@ def test_what_fails_as_it_is_written_straight_is_written_by_the_session(session:
 
 def test_a_parameter_that_is_not_given_is_a_mistake(notes: Straight) -> None:
     with pytest.raises(KeyError, match="at"):
-        notes.transaction(lambda straight: straight.execute(WRITE, {"says": "a"}))
+        notes.transaction(lambda notes: notes.execute(WRITE, {"says": "a"}))
     # And holds no lock.
     assert notes.transaction(writes("b"))
 
