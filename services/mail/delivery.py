@@ -176,6 +176,9 @@ class _Run:
         early = self._desk.works_apart and self.done.sent >= self._batch and not self._refused
         enough = self._batch if early else ahead
         if len(self._stock) < enough and not self._suspicions:
+            if self._to_record and not self._desk.works_apart:
+                # It takes this thread's own time, and so does what follows: no line has to wait for both.
+                self._record_what_came()
             self._claim()
         return self._render_ahead(ahead)
 

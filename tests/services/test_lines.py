@@ -236,6 +236,25 @@ def test_while_another_process_writes_mails_are_worded(
         assert recipients(server) == sorted(names)
 
 
+@pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)
+def test_no_reply_waits_for_a_claim_to_be_written_down(session: Session, monkeypatch: pytest.MonkeyPatch) -> None:
+    """On SQLite the thread that sends does both."""
+    queue(session, 200)
+    claim = delivery._Run._claim
+    left: list[int] = []
+
+    def looked_at(run: delivery._Run) -> None:
+        if run._stock:
+            left.append(len(run._to_record))
+        claim(run)
+
+    monkeypatch.setattr(delivery._Run, "_claim", looked_at)
+    with Unkind() as server:
+        assert deliver(session, server) == Delivered(sent=200)
+    assert left
+    assert not any(left)
+
+
 def test_of_replies_that_are_not_alike_each_has_a_second_try_too(session: Session) -> None:
     """One has lost its lease, so each is written down by itself; then there is a deadlock."""
     here = installed()
