@@ -47,7 +47,7 @@ def text(mail: Received) -> str:
 @pytest.fixture
 def cdnow(make_app: Callable[..., Flask], clock: FrozenClock) -> Flask:
     clock.travel(datetime(1999, 12, 1, 9, 0, tzinfo=UTC))
-    return make_app(service_timezone="UTC", service_name="CDNOW")
+    return make_app(service_timezone="UTC", service_name="CDNOW", mail_connections=10)
 
 
 def run(app: Flask, *line: str) -> str:
