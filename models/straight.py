@@ -1,8 +1,8 @@
 """Transactions of a few statements each, again and again, on SQLite: by the driver alone.
 
 To have one run by SQLAlchemy takes twenty times as long as SQLite needs for it. Here each is compiled once, and run on
-a connection of its own. What they have written into SQLite's log is brought over by a thread meanwhile; else a commit
-now and then would, and take as long as a hundred others.
+a connection of its own. Most of what they have written into SQLite's log is brought over by a thread meanwhile; else a
+commit now and then would bring over all of it, and take as long as a hundred others.
 """
 
 import sqlite3
@@ -13,16 +13,15 @@ from typing import Any, TypeVar
 
 from sqlalchemy import ClauseElement, Engine
 from sqlalchemy.exc import DBAPIError
+from sqlalchemy.exc import TimeoutError as NoneIsFree
 
-from models.base import BUSY_TIMEOUT_MS, bring_over, take_lock
+from models.base import BUSY_TIMEOUT_MS, LOG_PAGES, bring_over, take_lock
 
 Done = TypeVar("Done")
 
-ROWS_IN_LOG = 2000
-"""After so many rows that were written the log is brought over: a page or less for each, of 4 kB."""
-
-TRIES = 5
-"""Only a log that is brought over to its end is begun anew, and others may write meanwhile: then it is tried again."""
+ROWS_IN_LOG = LOG_PAGES // 4
+"""After so many rows the log is brought over by the thread. Beyond LOG_PAGES a commit does so as on any connection, for
+only who writes can begin the log anew; of what the thread has left it has little to do."""
 
 
 class Straight:
@@ -37,15 +36,15 @@ class Straight:
         # It leaves the pool: nobody else waits for the lock as it does.
         self._connection.detach()
         driver.execute("PRAGMA busy_timeout = 0")
-        driver.execute("PRAGMA wal_autocheckpoint = 0")
         self._engine = engine
         self._thread = ThreadPoolExecutor(1, "dormouse log")
         self._bringing: Future[None] | None = None
-        self._brought = 0
+        self._brought = driver.total_changes
 
     def close(self) -> None:
-        self._thread.shutdown()
+        # First what others may wait for.
         self._connection.close()
+        self._thread.shutdown()
 
     def begin_if_free(self) -> bool:
         """Begin a transaction, for ``transaction`` to end it. False: another process writes."""
@@ -55,17 +54,18 @@ class Straight:
         """What ``work`` gives, once it is committed. None: that is what it gives, or something has failed, and nothing
         is written. Waits for the lock.
         """
+        done: Done | None = None
         try:
             with suppress(sqlite3.Error):
                 if self._driver.in_transaction or take_lock(self._driver, BUSY_TIMEOUT_MS):
-                    done = work(self)
-                    if done is not None:
+                    wanted = work(self)
+                    if wanted is not None:
                         self._driver.execute("COMMIT")
-                        self._look_at_the_log()
-                        return done
+                        done = wanted
         finally:
             self.take_back()
-        return None
+        self._look_at_the_log()
+        return done
 
     def take_back(self) -> None:
         """Whatever has begun."""
@@ -76,7 +76,7 @@ class Straight:
         written = self._driver.total_changes
         if written - self._brought >= ROWS_IN_LOG and (self._bringing is None or self._bringing.done()):
             self._brought = written
-            self._bringing = self._thread.submit(_bring_all_over, self._engine)
+            self._bringing = self._thread.submit(_bring_over, self._engine)
 
     def execute(self, statement: ClauseElement, values: Mapping[str, Any]) -> sqlite3.Cursor:
         """Run one of the statements; ``values`` are by the names of its parameters."""
@@ -84,12 +84,10 @@ class Straight:
         return self._driver.execute(compiled.text, compiled.given(values))
 
 
-def _bring_all_over(engine: Engine) -> None:
+def _bring_over(engine: Engine) -> None:
     # What cannot be brought over now stays in the log, which is as good, for whoever comes next.
-    with suppress(DBAPIError):
-        for _ in range(TRIES):
-            if bring_over(engine):
-                return
+    with suppress(DBAPIError, NoneIsFree):
+        bring_over(engine)
 
 
 class _Compiled:

@@ -38,10 +38,11 @@ ON_REQUEST = {
 
 def for_message(
     session: Session, settings: Settings, message: Any, member: Any, case: Any, now: datetime
-) -> str | Callable[[], str] | None:
-    """The absolute link of this message, or None for a mail that needs none; of rows as dispatch.claim reads them.
+) -> Callable[[], str] | None:
+    """What gives the absolute link of this message; None for a mail that needs none. The rows are dispatch.claim's.
 
-    One that has only to be signed is so when it is called for: a claim is not the longer for that.
+    One that is random is minted now, and one that has only to be signed is so when it is called for: a claim holds up
+    others, and is not the longer for that.
     """
     kind = message.kind
     if kind in CHECK_IN and case is not None:
@@ -50,12 +51,12 @@ def for_message(
         # The member's row decides how long one can come back; the link must not be over before that.
         expires_at = max(member.keep_until, now) + OPEN_BEYOND_KEEP_UNTIL
         token = magic_links.mint(session, Purpose.COME_BACK, member.id, member.email, expires_at, now)
-        return f"{settings.public_url}/come-back/{token}"
+        return lambda: f"{settings.public_url}/come-back/{token}"
     if kind in ON_REQUEST and message.magic_link_id is not None:
         token = magic_links.mint_into(session, message.magic_link_id, now)
-        return f"{settings.public_url}/{ON_REQUEST[kind]}/{token}"
+        return lambda: f"{settings.public_url}/{ON_REQUEST[kind]}/{token}"
     if kind == Kind.END_UNCLEAR:
-        return f"{settings.public_url}/end-membership"
+        return lambda: f"{settings.public_url}/end-membership"
     return None
 
 

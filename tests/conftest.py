@@ -92,7 +92,8 @@ def postgres() -> str:
 def _routes_known() -> Iterator[None]:
     """What builds the URL of a rule as it was compiled for an earlier application: most of what making one costs.
 
-    It is the same for each rule that reads the same; Werkzeug binds it to its own rule.
+    It is the same for each rule that reads the same, as all applications know the same converters; Werkzeug binds it to
+    its own rule.
     """
     known: dict[tuple[object, ...], Any] = {}
     compiled = Rule._compile_builder

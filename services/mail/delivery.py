@@ -177,8 +177,9 @@ class _Run:
         enough = self._batch if early else ahead
         if len(self._stock) < enough and not self._suspicions:
             if self._to_record and not self._desk.works_apart:
-                # It takes this thread's own time, and so does what follows: no line has to wait for both.
+                # It takes this thread's own time, and so does a claim: no line has to wait for both.
                 self._record_what_came()
+                return True
             self._claim()
         return self._render_ahead(ahead)
 

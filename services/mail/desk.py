@@ -4,7 +4,7 @@ Whoever sends waits for as little of it as can be. Where a server does the work 
 by one statement that is asked and looked for among all the lines (models/under_way.py), and claims, which are several
 statements with much to read, have a thread and a session of their own. Where this process does the work of the database
 as well (SQLite), there is nothing to gain by that, but while another process writes there may be mails to word, and to
-write down many replies takes a connection of its own (models/straight.py).
+write down many replies takes a connection of its own (models/straight.py), with a thread for nothing but SQLite's log.
 """
 
 from collections.abc import Callable, Sequence

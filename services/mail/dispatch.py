@@ -5,7 +5,8 @@ A message goes through ``queued → sending → sent``; or becomes ``failed`` (r
 
 The order of a delivery matters, and is this:
 
-1. ``claim`` takes due messages whose facts hold *in that statement*, stamps the deadline, and mints links; commit.
+1. ``claim`` takes due messages whose facts hold *in that statement*, stamps the deadline, and mints the links that are
+   random; commit.
 2. The mail is rendered and handed to the server, with no transaction open.
 3. ``recording.record`` writes the server's reply, if the lease is still ours; commit. Then comes the connection's next
    message.
@@ -106,7 +107,7 @@ class Claimed:
     case: Any = None
     campaign: Any = None
     operator_id: int | None = None
-    linked: str | Callable[[], str] | None = None
+    make_link: Callable[[], str | None] | None = None
     thread: str | None = None
     shared: bool = False
     """Whether it is a mail to sign in, and which of several memberships of its address is meant is not known yet."""
@@ -117,8 +118,8 @@ class Claimed:
 
     @property
     def link(self) -> str | None:
-        """The one absolute link in it."""
-        return self.linked() if callable(self.linked) else self.linked
+        """The one absolute link in it, made anew each time it is read."""
+        return None if self.make_link is None else self.make_link()
 
 
 def claim(session: Session, settings: Settings, now: datetime, limit: int, *, notices: bool = True) -> list[Claimed]:

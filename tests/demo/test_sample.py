@@ -28,7 +28,7 @@ DAYS = [
 
 @lru_cache(maxsize=2)
 def everybody(now: datetime) -> list[Sample]:
-    """Made once, as it takes a second."""
+    """Kept for who asks next, as it takes a second to make them."""
     return sample.membership(now, BERLIN)
 
 

@@ -222,13 +222,6 @@ MUTATIONS = [
         "tests/services/test_straight.py::test_what_fails_or_is_not_wanted_is_not_written",
     ),
     Mutation(
-        "What others wrote while SQLite's log was brought over stays in it, so that it is never begun anew",
-        "models/straight.py",
-        "            if bring_over(engine):\n                return\n",
-        "            bring_over(engine)\n            return\n",
-        "tests/services/test_straight.py::test_a_log_that_others_write_meanwhile_is_brought_over_to_its_end_or_another_time",
-    ),
-    Mutation(
         "What fails as PostgreSQL commits it counts as recorded",
         "models/under_way.py",
         "_rows(result) if result.status == pq.ExecStatus.TUPLES_OK else None",
