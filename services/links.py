@@ -1,8 +1,6 @@
 """Which link a mail carries. Random ones are minted here, in the claim of their mail: no outbox row ever holds one."""
 
-from collections.abc import Callable
 from datetime import datetime, timedelta
-from functools import partial
 from typing import Any
 
 from sqlalchemy.orm import Session
@@ -38,25 +36,21 @@ ON_REQUEST = {
 
 def for_message(
     session: Session, settings: Settings, message: Any, member: Any, case: Any, now: datetime
-) -> Callable[[], str] | None:
-    """What gives the absolute link of this message; None for a mail that needs none. The rows are dispatch.claim's.
-
-    One that is random is minted now, and one that has only to be signed is so when it is called for: a claim holds up
-    others, and is not the longer for that.
-    """
+) -> str | None:
+    """The absolute link of this message, or None for a mail that needs none; of rows as dispatch.claim reads them."""
     kind = message.kind
     if kind in CHECK_IN and case is not None:
-        return partial(to_check_in, settings, case.public_id, case.address_generation)
+        return to_check_in(settings, case.public_id, case.address_generation)
     if kind in COME_BACK and member is not None and member.keep_until is not None and member.email is not None:
         # The member's row decides how long one can come back; the link must not be over before that.
         expires_at = max(member.keep_until, now) + OPEN_BEYOND_KEEP_UNTIL
         token = magic_links.mint(session, Purpose.COME_BACK, member.id, member.email, expires_at, now)
-        return lambda: f"{settings.public_url}/come-back/{token}"
+        return f"{settings.public_url}/come-back/{token}"
     if kind in ON_REQUEST and message.magic_link_id is not None:
         token = magic_links.mint_into(session, message.magic_link_id, now)
-        return lambda: f"{settings.public_url}/{ON_REQUEST[kind]}/{token}"
+        return f"{settings.public_url}/{ON_REQUEST[kind]}/{token}"
     if kind == Kind.END_UNCLEAR:
-        return lambda: f"{settings.public_url}/end-membership"
+        return f"{settings.public_url}/end-membership"
     return None
 
 

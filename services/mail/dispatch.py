@@ -5,15 +5,13 @@ A message goes through ``queued → sending → sent``; or becomes ``failed`` (r
 
 The order of a delivery matters, and is this:
 
-1. ``claim`` takes due messages whose facts hold *in that statement*, stamps the deadline, and mints the links that are
-   random; commit.
+1. ``claim`` takes due messages whose facts hold *in that statement*, stamps the deadline, and mints links; commit.
 2. The mail is rendered and handed to the server, with no transaction open.
 3. ``recording.record`` writes the server's reply, if the lease is still ours; commit. Then comes the connection's next
    message.
 """
 
 from collections import namedtuple
-from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from functools import lru_cache
@@ -85,7 +83,7 @@ NO_CAMPAIGN = _OfCampaign._make([None] * len(_OfCampaign._fields))
 # Not frozen, for the reason of words.Facts.
 @dataclass(slots=True)
 class Claimed:
-    """A message this process holds, with all that its templates show.
+    """A message this process holds, with all that its templates show. ``link`` is the one absolute link in it.
 
     ``member``, ``case`` and ``campaign`` are rows as the claim read them, of the columns above: no objects of a
     session, so they can be read when nothing is open. ``about`` is the member, or that of the case.
@@ -107,7 +105,7 @@ class Claimed:
     case: Any = None
     campaign: Any = None
     operator_id: int | None = None
-    make_link: Callable[[], str | None] | None = None
+    link: str | None = None
     thread: str | None = None
     shared: bool = False
     """Whether it is a mail to sign in, and which of several memberships of its address is meant is not known yet."""
@@ -115,11 +113,6 @@ class Claimed:
     """Of the mail of an end: the rest of what was paid goes back."""
     refunded: Money | None = None
     """How much of it has, where the provider says."""
-
-    @property
-    def link(self) -> str | None:
-        """The one absolute link in it, made anew each time it is read."""
-        return None if self.make_link is None else self.make_link()
 
 
 def claim(session: Session, settings: Settings, now: datetime, limit: int, *, notices: bool = True) -> list[Claimed]:

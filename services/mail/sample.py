@@ -2,7 +2,6 @@
 
 from dataclasses import replace
 from datetime import datetime, timedelta
-from functools import partial
 from typing import Any
 
 from domain import dates
@@ -38,7 +37,7 @@ def sample(settings: Settings, kind: Kind, locale: str | None, to: str, now: dat
         deadline_at=None,
         created_at=now,
         case=None if kind in TO_OPERATORS else Case(public_id=NOBODY),
-        make_link=partial(_link, settings, kind),
+        link=_link(settings, kind),
         thread=f"<{NOBODY}@{domain}>" if kind in FOLLOW_A_WARNING else None,
     )
     return letters.compose(settings, claimed, replace(_facts(settings, kind, now), **facts), now)
