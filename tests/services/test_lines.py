@@ -205,7 +205,7 @@ def test_what_was_sent_is_written_down_although_the_first_try_to_do_so_fails(
     with Unkind(cut) as server:
         assert deliver(session, server, commit=commit) == Delivered(sent=40)
         assert recipients(server) == sorted(names)
-    assert failed_at
+    assert len(failed_at) > (1 if sqlite else 0)
 
 
 @pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)
