@@ -2,7 +2,8 @@
 
 import os
 import sqlite3
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
 from functools import lru_cache
 from pathlib import Path
@@ -28,6 +29,7 @@ from sqlalchemy import (
     cast,
     event,
     func,
+    text,
 )
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.engine import Connection
@@ -333,6 +335,24 @@ def for_writing_if_free(session: Session) -> bool:
             return False
         raise
     return True
+
+
+@contextmanager
+def planned_without(session: Session, *ways: str) -> Iterator[None]:
+    """Statements that PostgreSQL plans without these ways (``seqscan``, ``hashjoin``) where there are others.
+
+    For what it cannot know: how large a table is, or will be by the end of the statement.
+    """
+    connection = session.connection()
+    if connection.dialect.name != "postgresql":
+        yield
+        return
+    for way in ways:
+        connection.execute(text(f"SET LOCAL enable_{way} = off"))
+    # After an error there is nothing to be put back: the transaction has failed, and the setting ends with it.
+    yield
+    for way in ways:
+        connection.execute(text(f"SET LOCAL enable_{way} = on"))
 
 
 def to_disk(session: Session) -> None:

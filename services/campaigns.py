@@ -16,7 +16,7 @@ from domain.lifecycle import CampaignState, CaseState, HoldReason, MailState, Me
 from domain.notices import APPROVE_REMINDER_DAYS, NOTICES, VETO_DAYS, Kind
 from models import Campaign, Case, Member, Message, change
 from models import insert as insert_or
-from models.base import UTCDateTime
+from models.base import UTCDateTime, planned_without
 from services import breaker, events, outbox
 from services.cases import lock_members, new_batch
 from services.outgoing import writing
@@ -82,13 +82,17 @@ def draft(session: Session, settings: Settings, month: str, now: datetime) -> Ca
         "found_plan", "found_price_minor", "found_currency", "found_billing_interval", "address", "rule",
     ]  # fmt: skip
     selected = dormant(settings.policy, now, found, *askable(settings, now))
-    campaign.dormant_count = change(
-        session,
-        insert_or(session, Case)
-        .from_select(columns, selected, include_defaults=False)
-        # A member who ends the membership at this very moment opens a case too (PostgreSQL); one of the two is enough.
-        .on_conflict_do_nothing(),
-    )
+    # Before the first round there is no case, and PostgreSQL would read the whole table for each member: it does not
+    # see that this statement fills it.
+    with planned_without(session, "seqscan"):
+        campaign.dormant_count = change(
+            session,
+            insert_or(session, Case)
+            .from_select(columns, selected, include_defaults=False)
+            # A member who ends the membership at this very moment opens a case too (PostgreSQL); one of the two is
+            # enough.
+            .on_conflict_do_nothing(),
+        )
     events.record(session, "campaign_drafted", now, campaign_id=campaign.id)
     events.record_all(session, events.of_cases("case_opened", Case.rule, now).where(Case.campaign_id == campaign.id))
 

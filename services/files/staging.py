@@ -6,13 +6,15 @@ The rows go in the fastest way each database has: executemany on SQLite, COPY on
 import csv
 import sqlite3
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from io import StringIO
 from typing import Any
 
-from sqlalchemy import Column, MetaData, Table, text
+from sqlalchemy import Column, MetaData, Table
 from sqlalchemy.orm import Session
 from sqlalchemy.schema import CreateIndex, CreateTable, DropTable
+
+from models.base import planned_without
 
 BATCH = 10_000
 """So many members at a time: what is written at once, and what is held in memory."""
@@ -49,22 +51,13 @@ def staged(session: Session, table: Table, rows: Sequence[tuple[Any, ...]] = ())
     connection.execute(DropTable(table))
 
 
-@contextmanager
-def by_key(session: Session) -> Iterator[None]:
+def by_key(session: Session) -> AbstractContextManager[None]:
     """Statements that join a staged batch with a large table look its rows up by their keys.
 
     PostgreSQL knows nothing of a table that is a moment old, and would rather read a million members than look up ten
     thousand of them.
     """
-    connection = session.connection()
-    planner = connection.dialect.name == "postgresql"
-    if planner:
-        connection.execute(text("SET LOCAL enable_hashjoin = off"))
-        connection.execute(text("SET LOCAL enable_mergejoin = off"))
-    yield
-    if planner:
-        connection.execute(text("SET LOCAL enable_hashjoin = on"))
-        connection.execute(text("SET LOCAL enable_mergejoin = on"))
+    return planned_without(session, "hashjoin", "mergejoin")
 
 
 class Seen:

@@ -180,6 +180,21 @@ def test_a_close_does_not_look_in_each_window_through_all_it_has_ended(
     assert looked <= 2_000
 
 
+def test_the_first_draft_does_not_look_for_each_member_through_what_it_has_written(
+    postgres_lender: Lender, tmp_path: Path
+) -> None:
+    """An empty table PostgreSQL would read whole for each of them, and this statement fills it meanwhile."""
+    with postgres_lender.one() as url:
+        database = Database(url, tmp_path)
+        databases.fill(database, MEMBERS, 1_000)
+        with serving(database) as (session, settings):
+            for_writing(session)
+            assert campaigns.draft(session, settings, "2026-07", JULY).dormant_count == 1_000
+            session.commit()
+        looked = database.one("SELECT seq_scan FROM pg_stat_user_tables WHERE relname = 'member_case'")
+    assert looked <= 4
+
+
 def test_where_a_window_takes_long_the_next_are_smaller_and_grow_again() -> None:
     assert closing._next_size(closing.WINDOW, 4 * closing.LONGEST_LOCK) == closing.WINDOW // 4
     assert closing._next_size(closing.WINDOW, 3600.0) == closing.SMALLEST_WINDOW
