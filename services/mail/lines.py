@@ -13,6 +13,7 @@ import socket
 import threading
 from collections import deque
 from collections.abc import Callable, Sequence
+from queue import Empty, SimpleQueue
 from time import monotonic
 from typing import Any, NamedTuple, Self
 
@@ -44,6 +45,7 @@ class Lines:
         self._lines: list[Line] = []
         self._idle: list[Line] = []
         self._closing: list[threading.Thread] = []
+        self._hands = Hands()
         self._watched: dict[int, Line] = {}
         self._system = select.poll()
         self._look_at = 0.0
@@ -60,6 +62,7 @@ class Lines:
     def __exit__(self, *exc: object) -> None:
         for thread in [*self._closing, *(line.close() for line in self._lines)]:
             thread.join()
+        self._hands.no_more()
         self._bell.close()
         self._ringing.close()
 
@@ -74,7 +77,7 @@ class Lines:
     def send(self, of: object, mail: Prepared) -> None:
         """Hand a message to a line that is ``free``; returns at once."""
         if not self._idle:
-            self._lines.append(Line(self._mailer, self._put))
+            self._lines.append(Line(self._mailer, self._hands, self._put))
             self._idle.append(self._lines[-1])
         self.in_use += 1
         line = self._idle.pop()
@@ -181,12 +184,14 @@ class Line:
     exchange: MailExchange
     fileno: int
 
-    def __init__(self, mailer: Mailer, put: Callable[[Sent | None], None]) -> None:
+    def __init__(self, mailer: Mailer, hands: "Hands", put: Callable[[Sent | None], None]) -> None:
         self.answers = False
+        self._hands = hands
         self._put = put
         self._session = mailer.connect()
         self._connection = self._session.__enter__()
-        self._thread: threading.Thread | None = None
+        self._nothing_apart = threading.Event()
+        self._nothing_apart.set()
 
     def begin(self) -> bool:
         """Send what is under way, without waiting. False: only ``send_apart`` can, and does."""
@@ -198,7 +203,8 @@ class Line:
         return True
 
     def send_apart(self) -> None:
-        self._thread = _started(self._send)
+        self._nothing_apart.clear()
+        self._hands.do(self._send)
 
     def close(self) -> threading.Thread:
         """Say goodbye, after what a thread may be sending: no word may come to stand in the middle of a text."""
@@ -210,11 +216,43 @@ class Line:
             sent = Sent(self.of, self._connection.send(self.mail), self)
         finally:
             self._put(sent)
+            self._nothing_apart.set()
 
     def _close(self) -> None:
-        if self._thread is not None:
-            self._thread.join()
+        self._nothing_apart.wait()
         self._session.__exit__(None, None, None)
+
+
+class Hands:
+    """Threads for what has to be waited for, as many as there is to be done at once; one that is free does what comes
+    next. To begin a thread takes as long as to word some mails, and each connection is opened again every so often.
+    """
+
+    def __init__(self) -> None:
+        self._work: SimpleQueue[Callable[[], None] | None] = SimpleQueue()
+        self._free: SimpleQueue[None] = SimpleQueue()
+        self._count = 0
+
+    def do(self, work: Callable[[], None]) -> None:
+        """Returns at once."""
+        try:
+            self._free.get_nowait()
+        except Empty:
+            self._count += 1
+            _started(lambda: self._go_on(work))
+        else:
+            self._work.put(work)
+
+    def no_more(self) -> None:
+        """Each ends after what it is doing; nobody waits for it."""
+        for _ in range(self._count):
+            self._work.put(None)
+
+    def _go_on(self, work: Callable[[], None] | None) -> None:
+        while work is not None:
+            work()
+            self._free.put(None)
+            work = self._work.get()
 
 
 def _started(work: Callable[[], None]) -> threading.Thread:

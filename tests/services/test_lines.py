@@ -1,6 +1,7 @@
 """Several connections at once: what one of them does, or meets, changes nothing of what is promised of each mail."""
 
 import sqlite3
+import threading
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator
 from contextlib import closing
@@ -21,6 +22,7 @@ from services.installation import installed
 from services.mail import delivery, dispatch, letters, recording
 from services.mail.delivery import Delivered
 from services.mail.desk import Desk
+from services.mail.lines import Line
 from tests import factories
 from tests.conftest import NOW
 from tests.doubles import FrozenClock
@@ -85,6 +87,31 @@ def test_all_lines_work_and_each_mail_goes_out_once(session: Session) -> None:
         assert recipients(server) == sorted(names)
         assert 2 <= server.connections <= LINES
     assert states(session) == {("sent", 1): 80}
+
+
+def test_a_connection_that_is_opened_again_needs_no_new_thread(
+    session: Session, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """To begin one takes as long as to word some mails."""
+    queue(session, 120)
+    apart: list[threading.Thread] = []
+    send = Line._send
+
+    def watched(line: Line) -> None:
+        apart.append(threading.current_thread())
+        send(line)
+
+    monkeypatch.setattr(Line, "_send", watched)
+    enough = "421 4.7.0 that was enough for this connection"
+    with Unkind(lambda moment: enough if moment.stage == Stage.MAIL and moment.message > 2 else None) as server:
+        assert deliver(session, server) == Delivered(sent=120)
+    assert len(apart) >= 40
+    threads = set(apart)
+    # Beside those that are at work there may be as many that are nearly free.
+    assert len(threads) <= 2 * LINES
+    for thread in threads:
+        thread.join(20)
+        assert not thread.is_alive()
 
 
 @pytest.fixture
