@@ -76,6 +76,7 @@ def deliver(
         run = _Run(settings, clock, desk, lines)
         desk.hold_if_many_refused()
         run.work(enough, wait)
+        lines.say_goodbye()
         desk.hold_if_many_refused()
         # While notices may not go anyway, by the hour or the day, no tick looks through a round's queue.
         if run.done.server_down is None and not run.notices_wait:

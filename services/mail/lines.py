@@ -11,6 +11,7 @@ is on record.
 import select
 import socket
 import threading
+from _thread import start_new_thread
 from collections import deque
 from collections.abc import Callable, Sequence
 from queue import Empty, SimpleQueue
@@ -44,7 +45,7 @@ class Lines:
         self._answers = 0
         self._lines: list[Line] = []
         self._idle: list[Line] = []
-        self._closing: list[threading.Thread] = []
+        self._closing: list[threading.Event] = []
         self._hands = Hands()
         self._watched: dict[int, Line] = {}
         self._system = select.poll()
@@ -60,11 +61,17 @@ class Lines:
         return self
 
     def __exit__(self, *exc: object) -> None:
-        for thread in [*self._closing, *(line.close() for line in self._lines)]:
-            thread.join()
+        self.say_goodbye()
+        for closed in self._closing:
+            closed.wait()
         self._hands.no_more()
         self._bell.close()
         self._ringing.close()
+
+    def say_goodbye(self) -> None:
+        """Nothing more is sent: have all lines closed meanwhile."""
+        self._closing += [line.close() for line in self._lines]
+        self._lines.clear()
 
     @property
     def free(self) -> bool:
@@ -206,9 +213,14 @@ class Line:
         self._nothing_apart.clear()
         self._hands.do(self._send)
 
-    def close(self) -> threading.Thread:
-        """Say goodbye, after what a thread may be sending: no word may come to stand in the middle of a text."""
-        return _started(self._close)
+    def close(self) -> threading.Event:
+        """Say goodbye, after what a thread may be sending: no word may come to stand in the middle of a text.
+
+        Returns at once what tells when that is over.
+        """
+        closed = threading.Event()
+        self._hands.do(lambda: self._close(closed))
+        return closed
 
     def _send(self) -> None:
         sent = None
@@ -218,14 +230,19 @@ class Line:
             self._put(sent)
             self._nothing_apart.set()
 
-    def _close(self) -> None:
-        self._nothing_apart.wait()
-        self._session.__exit__(None, None, None)
+    def _close(self, closed: threading.Event) -> None:
+        try:
+            self._nothing_apart.wait()
+            self._session.__exit__(None, None, None)
+        finally:
+            closed.set()
 
 
 class Hands:
     """Threads for what has to be waited for, as many as there is to be done at once; one that is free does what comes
-    next. To begin a thread takes as long as to word some mails, and each connection is opened again every so often.
+    next, for each connection is opened again every so often.
+
+    To begin one as ``threading`` does, which waits until it is at work, takes as long as to word some mails.
     """
 
     def __init__(self) -> None:
@@ -239,7 +256,7 @@ class Hands:
             self._free.get_nowait()
         except Empty:
             self._count += 1
-            _started(lambda: self._go_on(work))
+            start_new_thread(self._go_on, (work,))
         else:
             self._work.put(work)
 
@@ -253,9 +270,3 @@ class Hands:
             work()
             self._free.put(None)
             work = self._work.get()
-
-
-def _started(work: Callable[[], None]) -> threading.Thread:
-    thread = threading.Thread(target=work, name="dormouse mail", daemon=True)
-    thread.start()
-    return thread

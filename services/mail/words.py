@@ -221,7 +221,8 @@ def _day(instant: datetime | None, zone: tzinfo) -> date | None:
     return None if instant is None else dates.local_day(instant, zone)
 
 
-@lru_cache(maxsize=1024)
+# Of one round there are that many: it finds who has not used it for years, day by day.
+@lru_cache(maxsize=2048)
 def _why_in_words(
     rule: str,
     found: tuple[date | None, ...],

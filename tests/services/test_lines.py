@@ -22,7 +22,7 @@ from services.installation import installed
 from services.mail import delivery, dispatch, letters, recording
 from services.mail.delivery import Delivered
 from services.mail.desk import Desk
-from services.mail.lines import Line
+from services.mail.lines import Hands, Line
 from tests import factories
 from tests.conftest import NOW
 from tests.doubles import FrozenClock
@@ -94,14 +94,22 @@ def test_a_connection_that_is_opened_again_needs_no_new_thread(
 ) -> None:
     """To begin one takes as long as to word some mails."""
     queue(session, 120)
-    apart: list[threading.Thread] = []
-    send = Line._send
+    apart: list[int] = []
+    over: list[int] = []
+    ended = threading.Semaphore(0)
+    send, go_on = Line._send, Hands._go_on
 
     def watched(line: Line) -> None:
-        apart.append(threading.current_thread())
+        apart.append(threading.get_ident())
         send(line)
 
+    def to_its_end(hands: Hands, work: Callable[[], None]) -> None:
+        go_on(hands, work)
+        over.append(threading.get_ident())
+        ended.release()
+
     monkeypatch.setattr(Line, "_send", watched)
+    monkeypatch.setattr(Hands, "_go_on", to_its_end)
     enough = "421 4.7.0 that was enough for this connection"
     with Unkind(lambda moment: enough if moment.stage == Stage.MAIL and moment.message > 2 else None) as server:
         assert deliver(session, server) == Delivered(sent=120)
@@ -109,9 +117,8 @@ def test_a_connection_that_is_opened_again_needs_no_new_thread(
     threads = set(apart)
     # Beside those that are at work there may be as many that are nearly free.
     assert len(threads) <= 2 * LINES
-    for thread in threads:
-        thread.join(20)
-        assert not thread.is_alive()
+    while not threads <= {*over}:
+        assert ended.acquire(timeout=20)
 
 
 @pytest.fixture
