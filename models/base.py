@@ -349,10 +349,10 @@ def planned_without(session: Session, *ways: str) -> Iterator[None]:
         return
     for way in ways:
         connection.execute(text(f"SET LOCAL enable_{way} = off"))
-    # After an error there is nothing to be put back: the transaction has failed, and the setting ends with it.
     yield
+    # Whoever goes on after an error goes on without them, until the transaction ends.
     for way in ways:
-        connection.execute(text(f"SET LOCAL enable_{way} = on"))
+        connection.execute(text(f"SET LOCAL enable_{way} TO DEFAULT"))
 
 
 def to_disk(session: Session) -> None:

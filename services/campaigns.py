@@ -83,7 +83,7 @@ def draft(session: Session, settings: Settings, month: str, now: datetime) -> Ca
     ]  # fmt: skip
     selected = dormant(settings.policy, now, found, *askable(settings, now))
     # Before the first round there is no case, and PostgreSQL would read the whole table for each member: it does not
-    # see that this statement fills it.
+    # see that this statement fills it. Later there is no table that is to be read whole.
     with planned_without(session, "seqscan"):
         campaign.dormant_count = change(
             session,

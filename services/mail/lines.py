@@ -2,7 +2,7 @@
 
 Who sends watches all lines that are open, and says on each what follows what the server has said (``go_on``), in turns
 with what else there is to do: so a message costs no waking of a thread, which would cost as much as to word it. What
-has to wait for something else, a connection to be opened above all, is done by a thread of its own.
+has to wait for something else, a connection to be opened above all, is done by threads beside it.
 
 Whoever hands a message over hears of its result in ``heard``, and says when the line is ``free_again``: when the result
 is on record.
@@ -14,6 +14,7 @@ import threading
 from _thread import start_new_thread
 from collections import deque
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from queue import Empty, SimpleQueue
 from time import monotonic
 from typing import Any, NamedTuple, Self
@@ -61,17 +62,19 @@ class Lines:
         return self
 
     def __exit__(self, *exc: object) -> None:
-        self.say_goodbye()
-        for closed in self._closing:
-            closed.wait()
-        self._hands.no_more()
-        self._bell.close()
-        self._ringing.close()
+        try:
+            self.say_goodbye()
+            for closed in self._closing:
+                closed.wait()
+        finally:
+            self._hands.no_more()
+            self._bell.close()
+            self._ringing.close()
 
     def say_goodbye(self) -> None:
         """Nothing more is sent: have all lines closed meanwhile."""
-        self._closing += [line.close() for line in self._lines]
-        self._lines.clear()
+        while self._lines:
+            self._closing.append(self._lines.pop().close())
 
     @property
     def free(self) -> bool:
@@ -126,7 +129,9 @@ class Lines:
 
     def ring(self) -> None:
         """From any thread: whoever waits in ``go_on`` waits no more."""
-        self._ringing.send(b"!")
+        # Where an error has ended the run, nobody waits any more for what is still being sent.
+        with suppress(OSError):
+            self._ringing.send(b"!")
 
     def heard(self) -> list[Sent]:
         """What has become of the messages that an answer has come to, or none can come to any more."""
@@ -183,8 +188,7 @@ class Lines:
 
 
 class Line:
-    """A connection, and what is under way on it. Its threads are not waited for when the process ends: what they were
-    sending is taken up again after its lease."""
+    """A connection, and what is under way on it."""
 
     of: object
     mail: Prepared
@@ -197,8 +201,8 @@ class Line:
         self._put = put
         self._session = mailer.connect()
         self._connection = self._session.__enter__()
-        self._nothing_apart = threading.Event()
-        self._nothing_apart.set()
+        self._apart: threading.Event | None = None
+        """Tells when what was last sent by a thread is over."""
 
     def begin(self) -> bool:
         """Send what is under way, without waiting. False: only ``send_apart`` can, and does."""
@@ -210,8 +214,9 @@ class Line:
         return True
 
     def send_apart(self) -> None:
-        self._nothing_apart.clear()
-        self._hands.do(self._send)
+        over = threading.Event()
+        self._hands.do(lambda: self._send(over))
+        self._apart = over
 
     def close(self) -> threading.Event:
         """Say goodbye, after what a thread may be sending: no word may come to stand in the middle of a text.
@@ -222,25 +227,27 @@ class Line:
         self._hands.do(lambda: self._close(closed))
         return closed
 
-    def _send(self) -> None:
+    def _send(self, over: threading.Event) -> None:
         sent = None
         try:
             sent = Sent(self.of, self._connection.send(self.mail), self)
         finally:
             self._put(sent)
-            self._nothing_apart.set()
+            over.set()
 
     def _close(self, closed: threading.Event) -> None:
         try:
-            self._nothing_apart.wait()
+            if self._apart is not None:
+                self._apart.wait()
             self._session.__exit__(None, None, None)
         finally:
             closed.set()
 
 
 class Hands:
-    """Threads for what has to be waited for, as many as there is to be done at once; one that is free does what comes
-    next, for each connection is opened again every so often.
+    """Threads for what has to be waited for: one that is free does what comes next, and there are others where none is,
+    for each connection is opened again every so often. Nobody waits for them when the process ends: what they were
+    sending is taken up again after its lease.
 
     To begin one as ``threading`` does, which waits until it is at work, takes as long as to word some mails.
     """

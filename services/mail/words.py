@@ -221,7 +221,7 @@ def _day(instant: datetime | None, zone: tzinfo) -> date | None:
     return None if instant is None else dates.local_day(instant, zone)
 
 
-# Of one round there are that many: it finds who has not used it for years, day by day.
+# So many days on which somebody joined, or used it last, a round may meet over and over.
 @lru_cache(maxsize=2048)
 def _why_in_words(
     rule: str,

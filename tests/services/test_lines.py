@@ -2,10 +2,11 @@
 
 import sqlite3
 import threading
+from _thread import start_new_thread
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator
 from contextlib import closing
-from typing import Any
+from typing import Any, Self
 
 import pytest
 from flask import Flask
@@ -22,7 +23,7 @@ from services.installation import installed
 from services.mail import delivery, dispatch, letters, recording
 from services.mail.delivery import Delivered
 from services.mail.desk import Desk
-from services.mail.lines import Hands, Line
+from services.mail.lines import Hands, Line, Lines
 from tests import factories
 from tests.conftest import NOW
 from tests.doubles import FrozenClock
@@ -94,31 +95,100 @@ def test_a_connection_that_is_opened_again_needs_no_new_thread(
 ) -> None:
     """To begin one takes as long as to word some mails."""
     queue(session, 120)
-    apart: list[int] = []
-    over: list[int] = []
+    begun: list[Hands] = []
     ended = threading.Semaphore(0)
-    send, go_on = Line._send, Hands._go_on
+    apart: list[Line] = []
+    send, go_on = Line.send_apart, Hands._go_on
 
-    def watched(line: Line) -> None:
-        apart.append(threading.get_ident())
+    def sends_apart(line: Line) -> None:
+        apart.append(line)
         send(line)
 
     def to_its_end(hands: Hands, work: Callable[[], None]) -> None:
+        begun.append(hands)
         go_on(hands, work)
-        over.append(threading.get_ident())
         ended.release()
 
-    monkeypatch.setattr(Line, "_send", watched)
+    monkeypatch.setattr(Line, "send_apart", sends_apart)
     monkeypatch.setattr(Hands, "_go_on", to_its_end)
     enough = "421 4.7.0 that was enough for this connection"
     with Unkind(lambda moment: enough if moment.stage == Stage.MAIL and moment.message > 2 else None) as server:
         assert deliver(session, server) == Delivered(sent=120)
     assert len(apart) >= 40
-    threads = set(apart)
     # Beside those that are at work there may be as many that are nearly free.
-    assert len(threads) <= 2 * LINES
-    while not threads <= {*over}:
+    assert len(begun) <= 2 * LINES
+    for _ in begun:
         assert ended.acquire(timeout=20)
+
+
+class Slow:
+    """A mailer whose sessions send by a thread, each until it is let go; ``seen`` is what has happened to them."""
+
+    def __init__(self) -> None:
+        self.seen: list[str] = []
+        self.sends = threading.Event()
+        self.go = threading.Event()
+
+    def connect(self) -> Self:
+        return self
+
+    prepare = written = begin = lambda *_: None
+
+    def send(self, mail: object) -> MailResult:
+        self.seen.append("begins to send")
+        self.sends.set()
+        assert self.go.wait(20)
+        self.seen.append("has sent")
+        return MailResult(accepted=True, code=250, reply="250 2.0.0 Ok")
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        self.seen.append("says goodbye")
+
+
+def test_no_line_says_goodbye_in_the_middle_of_what_it_sends() -> None:
+    mailer: Any = Slow()
+    with Lines(mailer, 1) as lines:
+        lines.send("it", "a mail")
+        assert mailer.sends.wait(20)
+        lines.say_goodbye()
+        # What is begun after the goodbye is over: so is that, if it has waited for nothing.
+        after = threading.Event()
+        lines._hands.do(after.set)
+        assert after.wait(20)
+        mailer.go.set()
+    assert mailer.seen == ["begins to send", "has sent", "says goodbye"]
+
+
+def test_where_no_thread_can_be_begun_the_run_ends_with_that(monkeypatch: pytest.MonkeyPatch) -> None:
+    mailer: Any = Slow()
+    refusals = iter([False, True])
+    ended: list[str] = []
+
+    def begin(work: Callable[..., object], given: tuple[Any, ...]) -> int:
+        if next(refusals, False):
+            mailer.go.set()
+            raise RuntimeError("can't start new thread")
+        return start_new_thread(work, given)
+
+    def run() -> None:
+        try:
+            with Lines(mailer, 2) as lines:
+                lines.all_is_well(0)
+                lines.send("one", "a mail")
+                assert mailer.sends.wait(20)
+                lines.send("another", "a mail")
+        except RuntimeError as error:
+            ended.append(str(error))
+
+    monkeypatch.setattr("services.mail.lines.start_new_thread", begin)
+    thread = threading.Thread(target=run, daemon=True)
+    thread.start()
+    thread.join(20)
+    assert ended == ["can't start new thread"]
+    assert mailer.seen.count("says goodbye") == 2
 
 
 @pytest.fixture
