@@ -246,34 +246,34 @@ class Line:
 
 class Hands:
     """Threads for what has to be waited for: one that is free does what comes next, and there are others where none is,
-    for each connection is opened again every so often. Nobody waits for them when the process ends: what they were
-    sending is taken up again after its lease.
+    for each connection is opened again every so often.
 
-    To begin one as ``threading`` does, which waits until it is at work, takes as long as to word some mails.
+    Nobody waits for them when the process ends, as for those of an executor: what they were sending is taken up again
+    after its lease. And nobody waits until one is at work, as where ``threading`` begins it: that takes as long as to
+    word some mails.
     """
 
     def __init__(self) -> None:
         self._work: SimpleQueue[Callable[[], None] | None] = SimpleQueue()
         self._free: SimpleQueue[None] = SimpleQueue()
-        self._count = 0
 
     def do(self, work: Callable[[], None]) -> None:
         """Returns at once."""
         try:
             self._free.get_nowait()
         except Empty:
-            self._count += 1
             start_new_thread(self._go_on, (work,))
         else:
             self._work.put(work)
 
     def no_more(self) -> None:
         """Each ends after what it is doing; nobody waits for it."""
-        for _ in range(self._count):
-            self._work.put(None)
+        self._work.put(None)
 
     def _go_on(self, work: Callable[[], None] | None) -> None:
         while work is not None:
             work()
             self._free.put(None)
             work = self._work.get()
+        # So does the next one.
+        self._work.put(None)
