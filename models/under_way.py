@@ -7,52 +7,71 @@ SQLAlchemy and psycopg wait for each answer, or want a thread or a loop of their
 import select as system
 from collections.abc import Mapping, Sequence
 from datetime import datetime
-from typing import Any
+from functools import lru_cache
+from hashlib import sha256
+from typing import Any, NamedTuple
 
 from psycopg import OperationalError, pq
-from sqlalchemy import ClauseElement, Engine, func, select
+from sqlalchemy import ClauseElement, Dialect, Engine, func, select
+from sqlalchemy.exc import DBAPIError
 
 Rows = list[tuple[str | None, ...]]
 """As PostgreSQL writes them, in text."""
 
 
 class UnderWay:
-    """A connection of its own for a few statements, which are always asked together, one after the other.
+    """A connection for a few statements, which are always asked together, one after the other.
 
-    ``name`` is what the connection is called in PostgreSQL's list of them (pg_stat_activity). Raises DBAPIError
-    where there is no connection.
+    It comes from the pool and goes back there with its statements prepared, for whoever asks the same again: to begin
+    another, and have the statements read and planned, takes as long as to write down hundreds of rows. ``name`` is
+    what it is called meanwhile in PostgreSQL's list of connections (pg_stat_activity). Raises DBAPIError where there is
+    none.
     """
 
     def __init__(self, engine: Engine, name: str, statements: Sequence[ClauseElement]) -> None:
-        connection = engine.connect()
-        connection.execute(select(func.set_config("application_name", name, False)))
-        self._parameters: list[list[tuple[str, bytes | None]]] = []
-        for number, statement in enumerate(statements):
-            compiled = statement.compile(dialect=engine.dialect)
-            places = {parameter: f"${place}" for place, parameter in enumerate(compiled.params, 1)}
-            connection.exec_driver_sql(f"PREPARE {_name(number)} AS {str(compiled) % places}")
-            self._parameters.append([(parameter, _text(value)) for parameter, value in compiled.params.items()])
-        connection.commit()
-        driver: Any = connection.connection.driver_connection
-        # It leaves the pool: to nobody else are its prepared statements known.
-        connection.detach()
-        self._connection, self._driver = connection, driver
-        self._line: pq.PGconn = driver.pgconn
+        self._statements = [_read(statement, engine.dialect) for statement in statements]
+        self._connection = connection = engine.connect()
+        try:
+            connection.execute(select(func.set_config("application_name", name, False)))
+            # Asked, not remembered: psycopg has all of a connection forgotten where it rolls back.
+            known = set(connection.exec_driver_sql("SELECT name FROM pg_prepared_statements").scalars())
+            for one in self._statements:
+                if one.name not in known:
+                    connection.exec_driver_sql(f"PREPARE {one.name} AS {one.text}")
+            connection.commit()
+        except DBAPIError:
+            connection.close()
+            raise
+        self._driver: Any = connection.connection.driver_connection
+        self._line: pq.PGconn = self._driver.pgconn
         self._fileno = self._line.socket
         self._line.nonblocking = 1
         self._line.enter_pipeline_mode()
         self.answers: list[Rows | None] = []
         """What each statement has given, once all is over; None of one that has failed, and changed nothing."""
         self._answer: Rows | None = None
+        self._is_under_way = False
         self.is_lost = False
         """Whether it is of no use any more."""
 
     def close(self) -> None:
         """Whatever is under way: PostgreSQL ends it by itself."""
-        self._driver.close()
-        # There is nothing to be put back as it was, and in pipeline mode it could not be.
-        self._connection.invalidate()
+        if self._is_under_way or self.is_lost or not self._goes_back():
+            self._driver.close()
+            # There is nothing to be put back as it was, and in pipeline mode it could not be.
+            self._connection.invalidate()
         self._connection.close()
+
+    def _goes_back(self) -> bool:
+        """As it came, but for what is prepared. False: it cannot."""
+        try:
+            self._line.exit_pipeline_mode()
+            self._line.nonblocking = 0
+            self._connection.exec_driver_sql("RESET application_name")
+            self._connection.commit()
+        except (OperationalError, DBAPIError):
+            return False
+        return True
 
     def fileno(self) -> int:
         return self._fileno
@@ -60,10 +79,11 @@ class UnderWay:
     def ask(self, values: Mapping[str, Any]) -> None:
         """Ask all statements; what one of them needs of ``values`` has its parameter's name. Returns at once."""
         self.answers = []
+        self._is_under_way = True
         try:
-            for number, parameters in enumerate(self._parameters):
-                given = [_text(values[name]) if name in values else usual for name, usual in parameters]
-                self._line.send_query_prepared(_name(number).encode(), given)
+            for one in self._statements:
+                given = [_text(values[name]) if name in values else usual for name, usual in one.parameters]
+                self._line.send_query_prepared(one.name.encode(), given)
                 # By itself: that one fails keeps none of the others from being done.
                 self._line.pipeline_sync()
             while self._line.flush():
@@ -78,7 +98,7 @@ class UnderWay:
         """Whether all have been answered, or nothing can be answered any more: see ``is_lost``."""
         try:
             self._line.consume_input()
-            while len(self.answers) < len(self._parameters) and not self._line.is_busy():
+            while len(self.answers) < len(self._statements) and not self._line.is_busy():
                 result = self._line.get_result()
                 if result is None:
                     if self._line.status == pq.ConnStatus.BAD:
@@ -91,15 +111,28 @@ class UnderWay:
                     self._answer = _rows(result) if result.status == pq.ExecStatus.TUPLES_OK else None
         except OperationalError:
             self._give_up()
-        return len(self.answers) == len(self._parameters)
+        self._is_under_way = len(self.answers) < len(self._statements)
+        return not self._is_under_way
 
     def _give_up(self) -> None:
         self.is_lost = True
-        self.answers += [None] * (len(self._parameters) - len(self.answers))
+        self.answers += [None] * (len(self._statements) - len(self.answers))
 
 
-def _name(number: int) -> str:
-    return f"dormouse_{number}"
+class _Statement(NamedTuple):
+    """``name`` is that of one text only. The parameters are in PostgreSQL's order, each with what it usually is."""
+
+    name: str
+    text: str
+    parameters: list[tuple[str, bytes | None]]
+
+
+@lru_cache(maxsize=16)
+def _read(statement: ClauseElement, dialect: Dialect) -> _Statement:
+    compiled = statement.compile(dialect=dialect)
+    text = str(compiled) % {parameter: f"${place}" for place, parameter in enumerate(compiled.params, 1)}
+    name = f"dormouse_{sha256(text.encode()).hexdigest()[:16]}"
+    return _Statement(name, text, [(parameter, _text(value)) for parameter, value in compiled.params.items()])
 
 
 def _text(value: Any) -> bytes | None:

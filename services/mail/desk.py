@@ -74,6 +74,7 @@ class Desk:
         self._others: Sequence[Answered] = ()
         self._apart: Any = None
         self._never_apart = False
+        self._more_follow = False
         if session.get_bind().dialect.name == "postgresql":
             self._thread = ThreadPoolExecutor(1, "dormouse mail claims")
             # Of the application whose mails these are.
@@ -115,6 +116,7 @@ class Desk:
         claimed = dispatch.claim(session, self._settings, now, limit, notices=allowed.notices > 0)
         pace.spend(session, self._settings, now, _notices(claimed))
         self._commit_claim()
+        self._more_follow = self._more_follow or len(claimed) > 1
         return Batch(
             [Ready(one, now) for one in claimed],
             len(claimed) < limit or allowed.wait is not None,
@@ -139,10 +141,10 @@ class Desk:
     def begin_record(self, answered: Sequence[Answered]) -> int | None:
         """Have it written down, without waiting: what to watch until ``recorded`` tells. None: ``record`` has to do it.
 
-        That is so on SQLite, of a single message at first, and of what more follows from than can be said beforehand.
+        That is so on SQLite, of a single message, and of what more follows from than can be said beforehand.
         """
         accepted = [one for one in answered if one[1].accepted]
-        if not self.works_apart or len(accepted) < (2 if self._apart is None else 1):
+        if not self.works_apart or not (self._more_follow or len(accepted) > 1) or not accepted:
             return None
         values = recording.for_apart(self._settings, accepted, self._clock.now())
         if values is None or not self._can_be_asked_apart():

@@ -10,7 +10,7 @@ from typing import Any, Self
 
 import pytest
 from flask import Flask
-from sqlalchemy import Engine, NullPool, create_engine, select, text, update
+from sqlalchemy import Engine, NullPool, create_engine, func, select, text, update
 from sqlalchemy.exc import OperationalError
 from sqlalchemy.orm import Session
 
@@ -20,7 +20,7 @@ from domain.ports import MailResult
 from models import Campaign, Event, Message, db, for_writing
 from services import campaigns, outbox
 from services.installation import installed
-from services.mail import delivery, dispatch, letters, recording
+from services.mail import delivery, dispatch, letters
 from services.mail.delivery import Delivered
 from services.mail.desk import Desk
 from services.mail.lines import Hands, Line, Lines
@@ -415,16 +415,16 @@ def test_a_reply_does_not_wait_for_all_that_cannot_be_rendered(session: Session,
         )
     session.execute(update(Message).where(Message.to_address == good).values(priority=0))
     session.commit()
-    record_all = recording.record_all
+    begin_record = Desk.begin_record
     failed_before: list[int] = []
 
-    def counting(*args: Any) -> Any:
-        failed_before.append(states(session)["failed", 1])
-        session.rollback()
-        for_writing(session)
-        return record_all(*args)
+    def counting(desk: Desk, answered: Any) -> Any:
+        with db.engine.connect() as another:
+            failed = select(func.count()).select_from(Message).where(Message.state == "failed")
+            failed_before.append(another.execute(failed).scalar_one())
+        return begin_record(desk, answered)
 
-    monkeypatch.setattr(recording, "record_all", counting)
+    monkeypatch.setattr(Desk, "begin_record", counting)
     with Unkind() as server:
         assert deliver(session, server) == Delivered(sent=1, failed=400)
     assert failed_before[0] < 200

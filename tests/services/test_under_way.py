@@ -9,7 +9,8 @@ from typing import Any
 
 import pytest
 from flask import Flask
-from sqlalchemy import String, bindparam, column, create_engine, func, literal, select, table, text
+from sqlalchemy import Engine, String, bindparam, column, create_engine, func, literal, select, table, text
+from sqlalchemy.exc import DBAPIError
 
 from adapters.mail.smtp import SmtpMailer
 from domain.ports import MailResult
@@ -32,6 +33,7 @@ WRITE = NOTES.insert().values(word=SAYS).returning(NOTES.c.word)
 READ = select(NOTES.c.word, literal("100 %"), func.length(SAYS)).order_by(NOTES.c.word)
 
 
+PREPARED = text("SELECT count(*) FROM pg_prepared_statements WHERE name LIKE 'dormouse%'")
 OF_THAT_NAME = "SELECT count(*) FROM pg_stat_activity WHERE application_name = :name AND datname = current_database()"
 
 
@@ -43,10 +45,15 @@ def app(make_app: Callable[..., Flask]) -> Iterator[Flask]:
 
 
 @pytest.fixture
-def notes(app: Flask) -> Iterator[UnderWay]:
+def paper(app: Flask) -> Engine:
     with db.engine.begin() as connection:
         connection.execute(text("CREATE TABLE notes (word varchar CHECK (word <> 'wrong'))"))
-    notes = UnderWay(db.engine, "notes", [WRITE, READ])
+    return db.engine
+
+
+@pytest.fixture
+def notes(paper: Engine) -> Iterator[UnderWay]:
+    notes = UnderWay(paper, "notes", [WRITE, READ])
     yield notes
     notes.close()
 
@@ -65,6 +72,37 @@ def test_each_sees_what_the_one_before_has_done_and_they_can_be_asked_again(note
         [(None,)],
         [("a %s", "100 %", None), ("zß", "100 %", None), (None, "100 %", None)],
     ]
+
+
+def test_who_asks_the_same_next_finds_it_prepared_and_others_find_the_connection_as_it_was(paper: Engine) -> None:
+    notes = UnderWay(paper, "notes", [WRITE, READ])
+    asked(notes, says="first")
+    backend = notes._line.backend_pid
+    notes.close()
+    with paper.connect() as other:
+        assert other.scalar(text("SELECT pg_backend_pid()")) == backend
+        assert other.scalar(text("SELECT current_setting('application_name')")) != "notes"
+        other.execute(NOTES.insert().values(word="second"))
+        other.commit()
+        assert other.scalar(PREPARED) == 2
+    again = UnderWay(paper, "notes", [READ, WRITE])
+    assert again._line.backend_pid == backend
+    assert asked(again, says="third") == [[("first", "100 %", "5"), ("second", "100 %", "5")], [("third",)]]
+    again.close()
+    with paper.connect() as other:
+        assert other.scalar(PREPARED) == 2
+        # So does psycopg where a transaction is rolled back.
+        other.exec_driver_sql("DEALLOCATE ALL")
+        other.commit()
+    again = UnderWay(paper, "notes", [READ])
+    assert len(asked(again, says=None)[0] or ()) == 3
+    again.close()
+
+
+def test_where_its_statements_cannot_be_prepared_the_connection_is_the_pools_again(app: Flask) -> None:
+    with pytest.raises(DBAPIError, match="nothing"):
+        UnderWay(db.engine, "notes", [select(table("nothing", column("word")).c.word)])
+    assert db.engine.pool.checkedout() == 0  # type: ignore[attr-defined]
 
 
 def test_it_is_seen_by_its_name(notes: UnderWay) -> None:
