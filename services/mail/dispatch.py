@@ -12,6 +12,7 @@ The order of a delivery matters, and is this:
 """
 
 from collections import namedtuple
+from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from functools import lru_cache
@@ -50,6 +51,7 @@ from services.cases import facts_hold, facts_hold_but, new_batch
 from settings import Settings
 
 LEASE = timedelta(minutes=10)
+FEW = 10
 STOP_WITH_THEIR_ROUND = (*NOTICES, Kind.DEADLINE_MOVED)
 """What speaks of a deadline goes out of an open campaign only."""
 
@@ -115,10 +117,19 @@ class Claimed:
     """How much of it has, where the provider says."""
 
 
-def claim(session: Session, settings: Settings, now: datetime, limit: int, *, notices: bool = True) -> list[Claimed]:
+def claim(
+    session: Session,
+    settings: Settings,
+    now: datetime,
+    limit: int,
+    *,
+    notices: bool = True,
+    step_back: Callable[[], None] | None = None,
+) -> list[Claimed]:
     """Take up to ``limit`` due messages for this process; commit before rendering. Those of others are skipped.
 
-    Without ``notices``, only what no pace holds back; and no notice is looked at while no round is open.
+    Without ``notices``, only what no pace holds back; and no notice is looked at while no round is open. ``step_back``
+    is called after every few that are read, by a thread that others must not wait for.
     """
     _release_expired(session, now)
     token = new_batch()
@@ -136,8 +147,13 @@ def claim(session: Session, settings: Settings, now: datetime, limit: int, *, no
             "earliest_purge": _earliest_purge(now, settings),
         },
     )
-    rows = connection.execute(_reading(), lease).all()
-    return [_claimed(session, settings, token, now, row) for row in rows]
+    found = connection.execute(_reading(), lease)
+    claimed: list[Claimed] = []
+    for few in found.partitions(FEW) if step_back is not None else [found.all()]:
+        claimed += [_claimed(session, settings, token, now, row) for row in few]
+        if step_back is not None:
+            step_back()
+    return claimed
 
 
 @lru_cache(maxsize=16)

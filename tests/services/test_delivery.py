@@ -20,7 +20,7 @@ from domain.ports import MailResult
 from models import Campaign, Case, Event, Member, Message, db
 from services import campaigns, outbox
 from services.installation import installed
-from services.mail import delivery, dispatch, recording
+from services.mail import delivery, desk, dispatch, recording
 from services.mail.delivery import Delivered
 from services.mail.desk import Desk
 from services.mail.lines import Lines
@@ -238,6 +238,22 @@ def test_a_warning_goes_out_and_only_then_is_the_member_warned(
     body = mail.message.get_body(("plain",))
     assert body is not None
     assert "Tuesday, 30 June 2026, 24:00" in body.get_content()
+
+
+def test_a_thread_that_claims_steps_back_after_every_few_and_takes_the_same(
+    session: Session, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where the sender claims by itself, it has nobody to step back for."""
+    queue(session, *(factories.member(session, email=f"m{number}@example.org") for number in range(25)))
+    settings = installed().settings
+    at_once = [one.to_address for one in dispatch.claim(session, settings, NOW, 25)]
+    session.rollback()
+    in_thread: list[bool] = []
+    monkeypatch.setattr(desk, "sleep", lambda _: in_thread.append("claims" in current_thread().name))
+    with Desk(session, settings, FrozenClock(NOW), session.commit) as taking:
+        batch = taking.begin_claim(25, False, lambda: None).result()
+        assert [one.claimed.to_address for one in batch.ready] == at_once
+        assert in_thread == ([True] * 3 if taking.works_apart else [])
 
 
 def test_running_again_sends_nothing_twice(session: Session, smtp: SmtpCatcher, warned_campaign: Case) -> None:
