@@ -13,6 +13,7 @@ from sqlalchemy.orm import Session
 
 from domain.lifecycle import UNFINISHED_ORDERS, OrderKind, OrderState
 from models import BillingOrder, Case, Member, insert
+from models.base import is_one_of
 from services import events
 
 UNSETTLED = (*UNFINISHED_ORDERS, OrderState.FAILED)
@@ -94,7 +95,7 @@ def unconfirmed(kind: OrderKind, member: Any = Member) -> ColumnElement[bool]:
     """Whether an order of this kind is not on record as done: then nothing may say that it is."""
     return exists(
         select(BillingOrder.id).where(
-            BillingOrder.member_id == member.id, BillingOrder.kind == kind, BillingOrder.state.in_(UNSETTLED)
+            BillingOrder.member_id == member.id, BillingOrder.kind == kind, is_one_of(BillingOrder.state, UNSETTLED)
         )
     )
 
@@ -119,6 +120,6 @@ def rest_unconfirmed(member: Any = Member) -> ColumnElement[bool]:
             BillingOrder.member_id == member.id,
             BillingOrder.kind == OrderKind.REFUND,
             BillingOrder.at_once,
-            BillingOrder.state.in_(UNSETTLED),
+            is_one_of(BillingOrder.state, UNSETTLED),
         )
     )

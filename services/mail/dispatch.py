@@ -31,7 +31,6 @@ from sqlalchemy import (
     false,
     func,
     literal,
-    literal_column,
     or_,
     select,
     true,
@@ -44,7 +43,7 @@ from domain.lifecycle import CampaignState, MemberStatus, MessageState, OrderKin
 from domain.money import Money, known
 from domain.notices import FIRST_OF_NOTICES, NOTICES, PURGE_AFTER_NOTICE_DAYS, Kind
 from models import BillingOrder, Campaign, Case, ClockJump, Member, Message, change
-from models.base import UTCDateTime, among, latest
+from models.base import UTCDateTime, among, is_one_of, latest, said
 from services import links
 from services.billing import rest_of, rest_unconfirmed, unconfirmed
 from services.cases import facts_hold, facts_hold_but, new_batch
@@ -177,11 +176,11 @@ def _taking(exempt_plans: tuple[str, ...], notices: bool) -> Update:
     chosen = (
         select(Message.id)
         .where(
-            Message.state == _literal(MessageState.QUEUED),
+            Message.state == said(MessageState.QUEUED),
             Message.due_at <= now,
             may_go.exists(),
             # All else goes before them, so that the index ends where they begin, however many wait.
-            true() if notices else and_(Message.kind.not_in(NOTICES), Message.priority < FIRST_OF_NOTICES),
+            true() if notices else and_(~is_one_of(Message.kind, NOTICES), Message.priority < FIRST_OF_NOTICES),
         )
         .order_by(Message.priority, Message.due_at, Message.id)
         .limit(bindparam("at_most"))
@@ -239,7 +238,7 @@ def _reading() -> Select[Any]:
         .outerjoin(Campaign.__table__, campaign.id == func.coalesce(case_.campaign_id, message.campaign_id))
         # The lease is said in the words of its index, so that nothing is looked through for the token.
         .where(
-            message.state == _literal(MessageState.SENDING),
+            message.state == said(MessageState.SENDING),
             message.lease_until == bindparam("lease_until", type_=UTCDateTime()),
             message.lease_token == bindparam("token"),
         )
@@ -319,7 +318,7 @@ def retire(session: Session, settings: Settings, now: datetime) -> int:
         .where(
             Case.id == Message.case_id,
             facts_hold(settings),
-            Campaign.state.in_([CampaignState.OPEN, CampaignState.HELD]),
+            is_one_of(Campaign.state, [CampaignState.OPEN, CampaignState.HELD]),
             Message.to_address == Case.address,
             _still_meant(),
         )
@@ -333,9 +332,9 @@ def retire(session: Session, settings: Settings, now: datetime) -> int:
         .where(
             Message.state == MessageState.QUEUED,
             or_(
-                and_(Message.kind.in_(NOTICES), ~still),
+                and_(is_one_of(Message.kind, NOTICES), ~still),
                 and_(Message.kind == Kind.DEADLINE_MOVED, ~moved),
-                and_(Message.kind.in_(sorted(links.COME_BACK)), ~ended),
+                and_(is_one_of(Message.kind, links.COME_BACK), ~ended),
                 and_(Message.kind == Kind.OLD_ADDRESS, ~theirs),
             ),
         )
@@ -364,9 +363,9 @@ def _may_go(exempt_plans: tuple[str, ...]) -> ColumnElement[bool]:
         ),
     )
     may_go = or_(
-        Message.kind.not_in([*STOP_WITH_THEIR_ROUND, *links.CHECK_IN, *links.COME_BACK, Kind.OLD_ADDRESS]),
+        ~is_one_of(Message.kind, {*STOP_WITH_THEIR_ROUND, *links.CHECK_IN, *links.COME_BACK, Kind.OLD_ADDRESS}),
         and_(
-            Message.kind.not_in(STOP_WITH_THEIR_ROUND),
+            ~is_one_of(Message.kind, STOP_WITH_THEIR_ROUND),
             Message.to_address == Member.email,
         ),
         and_(
@@ -384,7 +383,7 @@ def _may_go(exempt_plans: tuple[str, ...]) -> ColumnElement[bool]:
             ~exists(select(ClockJump.id).where(ClockJump.confirmed_at.is_(None))),
         ),
     )
-    return and_(may_go, confirmed, or_(Message.kind.not_in(sorted(links.COME_BACK)), _is_over()))
+    return and_(may_go, confirmed, or_(~is_one_of(Message.kind, links.COME_BACK), _is_over()))
 
 
 def _still_meant() -> ColumnElement[bool]:
@@ -420,7 +419,7 @@ def _warning_before() -> ColumnElement[str | None]:
         .limit(1)
         .scalar_subquery()
     )
-    return case((Message.kind.in_(FOLLOW_A_WARNING), found))
+    return case((is_one_of(Message.kind, FOLLOW_A_WARNING), found))
 
 
 def _address_is_shared() -> ColumnElement[bool]:
@@ -467,16 +466,11 @@ def _releasing() -> Update:
     return (
         update(_TABLE)
         .where(
-            _TABLE.c.state == _literal(MessageState.SENDING),
+            _TABLE.c.state == said(MessageState.SENDING),
             _TABLE.c.lease_until <= bindparam("now", type_=UTCDateTime()),
         )
         .values(state=MessageState.QUEUED, lease_token=None, lease_until=None)
     )
-
-
-def _literal(state: MessageState) -> ColumnElement[str]:
-    """A state as part of the statement, by which both databases know that an index of that state alone will do."""
-    return literal_column(f"'{state}'")
 
 
 def _domain(sender: str) -> str:

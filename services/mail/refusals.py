@@ -10,11 +10,12 @@ from sqlalchemy.orm import Session
 from domain.lifecycle import CampaignState, HoldReason, MessageState
 from domain.notices import NOTICES
 from models import Campaign, Message
+from models.base import is_one_of
 from services import campaigns
 from services.breaker import Hold
 from settings import Settings
 
-REFUSED = ("bounced", "failed")
+REFUSED = (MessageState.BOUNCED, MessageState.FAILED)
 
 
 def hold_if_many(session: Session, settings: Settings, now: datetime) -> list[str]:
@@ -33,8 +34,8 @@ def hold_if_many(session: Session, settings: Settings, now: datetime) -> list[st
 
 
 def _check(session: Session, settings: Settings, campaign_id: int) -> Hold | None:
-    # The states as literals: who was refused is found through a partial index, however many were not.
-    refused = _count(session, campaign_id, Message.state.in_([literal_column(f"'{state}'") for state in REFUSED]))
+    # Who was refused is found through a partial index, however many were not.
+    refused = _count(session, campaign_id, is_one_of(Message.state, REFUSED))
     if refused <= settings.hold_min_members:
         return None
     share = settings.max_bounce_percent / 100
