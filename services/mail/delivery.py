@@ -129,7 +129,7 @@ class _Run:
                 if not moved:
                     self._do_something_else(to_the_end)
                 self._take(self._lines.heard())
-                if self._recording and (still_open := self._desk.recorded()) is not None:
+                if self._recording and self._lines.has_news() and (still_open := self._desk.recorded()) is not None:
                     self._is_recorded(still_open)
                 if self._claiming is not None and self._claiming.done():
                     self._receive()
@@ -147,6 +147,9 @@ class _Run:
         if self._to_record and not self._recording and self._desk.works_apart:
             # That goes on by itself, the sooner it has begun the better.
             self._record_what_came()
+        elif self._recording and self._only_the_record_is_waited_for:
+            # Whatever is begun now takes longer, and the lines that are free then would wait for it.
+            self._lines.go_on(LOOK_EVERY)
         # In the end nothing is prepared: what is given back could be claimed, and given back, for ever.
         elif not to_the_end and self._prepare():
             pass
@@ -155,6 +158,14 @@ class _Run:
             self._record_what_came()
         elif to_the_end or not self._render_ahead(2 * self._settings.mail_connections):
             self._lines.go_on(LOOK_EVERY)
+
+    @property
+    def _only_the_record_is_waited_for(self) -> bool:
+        """The server keeps most lines waiting, and what goes out on those that are free next is rendered."""
+        here, next_ones = len(self._to_record) + len(self._recording), len(self._recording)
+        if 2 * here >= self._lines.in_use or len(self._stock) < next_ones:
+            return False
+        return self._stock[next_ones - 1].mail is not None
 
     def _next(self) -> Ready | None:
         """The next message, rendered; None where there is none to send now."""

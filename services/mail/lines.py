@@ -51,6 +51,7 @@ class Lines:
         self._watched: dict[int, Line] = {}
         self._system = select.poll()
         self._look_at = 0.0
+        self._news = False
         self._heard: deque[Sent] = deque()
         self._from_threads: deque[Sent | None] = deque()
         self._bell, self._ringing = socket.socketpair()
@@ -108,6 +109,8 @@ class Lines:
                 self._go_on(self._watched[fileno])
             elif fileno == self._bell.fileno():
                 self._bell.recv(4096)
+            else:
+                self._news = True
         while self._from_threads:
             sent = self._from_threads.popleft()
             if sent is None:
@@ -121,8 +124,15 @@ class Lines:
         return bool(found)
 
     def watch(self, fileno: int) -> None:
-        """Whoever waits in ``go_on`` waits for this as well, until ``unwatch``; its owner is to look at it then."""
+        """Whoever waits in ``go_on`` waits for this as well, until ``unwatch``."""
         self._system.register(fileno, select.POLLIN)
+        # Something may have been read from it already.
+        self._news = True
+
+    def has_news(self) -> bool:
+        """Whether its owner is to look at what is watched; to look each time takes as long as to hear a server."""
+        news, self._news = self._news, False
+        return news
 
     def unwatch(self, fileno: int) -> None:
         self._system.unregister(fileno)

@@ -1,11 +1,13 @@
 """Several connections at once: what one of them does, or meets, changes nothing of what is promised of each mail."""
 
+import socket
 import sqlite3
 import threading
 from _thread import start_new_thread
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator
 from contextlib import closing
+from types import SimpleNamespace
 from typing import Any, Self
 
 import pytest
@@ -22,7 +24,7 @@ from services import campaigns, outbox
 from services.installation import installed
 from services.mail import delivery, dispatch, letters
 from services.mail.delivery import Delivered
-from services.mail.desk import Desk
+from services.mail.desk import Desk, Ready
 from services.mail.lines import Hands, Line, Lines
 from tests import factories
 from tests.conftest import NOW
@@ -160,6 +162,42 @@ def test_no_line_says_goodbye_in_the_middle_of_what_it_sends() -> None:
         assert after.wait(20)
         mailer.go.set()
     assert mailer.seen == ["begins to send", "has sent", "says goodbye"]
+
+
+def test_what_is_watched_besides_is_looked_at_when_it_begins_and_when_it_has_something() -> None:
+    mailer: Any = Slow()
+    here, there = socket.socketpair()
+    with here, there, Lines(mailer, 1) as lines:
+        lines.watch(here.fileno())
+        assert [lines.has_news(), lines.has_news()] == [True, False], "what has been read from it already shows no more"
+        assert not lines.go_on()
+        assert not lines.has_news()
+        there.send(b"!")
+        assert lines.go_on()
+        assert lines.has_news()
+        lines.ring()
+        here.recv(1)
+        assert lines.go_on()
+        assert not lines.has_news()
+
+
+@pytest.mark.parametrize(
+    ("replies", "in_use", "rendered", "waits"),
+    [(2, 5, 2, True), (2, 4, 2, False), (2, 5, 1, False), (2, 5, 0, False)],
+    ids=["most lines wait for the server", "half of them", "one mail is not worded", "none is claimed"],
+)
+def test_where_only_the_record_is_waited_for_nothing_is_begun_that_takes_longer(
+    session: Session, replies: int, in_use: int, rendered: int, waits: bool
+) -> None:
+    queue(session, 2)
+    claimed = dispatch.claim(session, installed().settings, NOW, 2)
+    session.rollback()
+    lines: Any = SimpleNamespace(in_use=in_use)
+    run = delivery._Run(installed().settings, FrozenClock(NOW), None, lines)  # type: ignore[arg-type]
+    run._recording = [None] * replies  # type: ignore[list-item]
+    if rendered:
+        run._stock.extend(Ready(one, NOW, "a mail" if place < rendered else None) for place, one in enumerate(claimed))
+    assert run._only_the_record_is_waited_for is waits
 
 
 def test_where_no_thread_can_be_begun_the_run_ends_with_that(monkeypatch: pytest.MonkeyPatch) -> None:
