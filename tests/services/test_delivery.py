@@ -1,5 +1,6 @@
 """The outbox meets a real SMTP server: claims, replies, crashes of the line, and what is on record afterwards."""
 
+import gc
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
@@ -254,6 +255,26 @@ def test_a_thread_that_claims_steps_back_after_every_few_and_takes_the_same(
         batch = taking.begin_claim(25, False, lambda: None).result()
         assert [one.claimed.to_address for one in batch.ready] == at_once
         assert in_thread == ([True] * 3 if taking.works_apart else [])
+
+
+@pytest.mark.parametrize(("usual", "meanwhile"), [(700, delivery.SELDOM), (50_000, 50_000), (0, 0)])
+def test_while_mail_goes_out_python_seldom_looks_for_garbage_and_then_as_before(
+    session: Session, smtp: SmtpCatcher, usual: int, meanwhile: int
+) -> None:
+    before, seen = gc.get_threshold(), []
+    queue(session, factories.member(session, email="mia@example.org"))
+
+    def breaks() -> bool:
+        seen.append(gc.get_threshold())
+        raise ZeroDivisionError
+
+    try:
+        gc.set_threshold(usual, 12, 13)
+        with pytest.raises(ZeroDivisionError):
+            deliver(session, breaks)
+        assert (seen, gc.get_threshold()) == ([(meanwhile, 12, 13)], (usual, 12, 13))
+    finally:
+        gc.set_threshold(*before)
 
 
 def test_running_again_sends_nothing_twice(session: Session, smtp: SmtpCatcher, warned_campaign: Case) -> None:
