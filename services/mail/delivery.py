@@ -97,8 +97,8 @@ def deliver(
 
 @contextmanager
 def _seldom_collecting() -> Iterator[None]:
-    """A batch that is claimed is thousands of objects, none of them in a circle: to look for circles whenever there are
-    hundreds more takes a twentieth of the time of a run.
+    """A batch that is claimed is thousands of objects, and next to none of all that a run makes is in a circle: to look
+    for circles whenever there are hundreds more takes a fiftieth of its time.
     """
     usual, *others = gc.get_threshold()
     # Of 0 it never looks.
