@@ -69,13 +69,10 @@ def create_app(settings: Settings | None = None, ports: Ports | None = None) -> 
     app = Flask(__name__, instance_path=str(settings.instance_path.resolve()))
     app.config.from_mapping(settings.flask_config())
     # What a failed statement was given may be an address or a name: errors, and so logs, tell the statement only.
-    has_server = not settings.database_url.startswith("sqlite")
-    app.config["SQLALCHEMY_ENGINE_OPTIONS"] = {
-        "hide_parameters": True,
-        "pool_pre_ping": has_server,
+    app.config["SQLALCHEMY_ENGINE_OPTIONS"] = {"hide_parameters": True}
+    if not settings.database_url.startswith("sqlite"):
         # The connection that was used last has most prepared, and at hand what it knows of the tables.
-        "pool_use_lifo": has_server,
-    }
+        app.config["SQLALCHEMY_ENGINE_OPTIONS"] |= {"pool_pre_ping": True, "pool_use_lifo": True}
     db.init_app(app)
     Migrate(app, db, directory=str(ROOT / "migrations"))
     Babel(

@@ -32,31 +32,37 @@ class UnderWay:
         self._statements = [_read(statement, engine.dialect) for statement in statements]
         self._connection = connection = engine.connect()
         try:
-            connection.execute(select(func.set_config("application_name", name, False)))
-            # Asked, not remembered: psycopg has all of a connection forgotten where it rolls back.
+            # A plan is kept as well, however much longer the tables are by the time it is used: it goes by indexes.
+            mine = {"application_name": name, "enable_seqscan": "off"}
+            connection.execute(select(*(func.set_config(setting, value, False) for setting, value in mine.items())))
+            # Asked, not remembered: psycopg may have all that a connection has prepared forgotten where it rolls back.
             known = set(connection.exec_driver_sql("SELECT name FROM pg_prepared_statements").scalars())
             for one in self._statements:
                 if one.name not in known:
                     connection.exec_driver_sql(f"PREPARE {one.name} AS {one.text}")
             connection.commit()
-        except DBAPIError:
+            self._driver: Any = connection.connection.driver_connection
+            self._line: pq.PGconn = self._driver.pgconn
+            self._waited_not = self._line.nonblocking
+            self._line.nonblocking = 1
+            self._line.enter_pipeline_mode()
+        except BaseException:
+            # To nobody else in that state.
+            connection.invalidate()
             connection.close()
             raise
-        self._driver: Any = connection.connection.driver_connection
-        self._line: pq.PGconn = self._driver.pgconn
         self._fileno = self._line.socket
-        self._line.nonblocking = 1
-        self._line.enter_pipeline_mode()
         self.answers: list[Rows | None] = []
         """What each statement has given, once all is over; None of one that has failed, and changed nothing."""
         self._answer: Rows | None = None
-        self._is_under_way = False
+        self._is_under_way = self._has_failed = False
         self.is_lost = False
         """Whether it is of no use any more."""
 
     def close(self) -> None:
         """Whatever is under way: PostgreSQL ends it by itself."""
-        if self._is_under_way or self.is_lost or not self._goes_back():
+        # Why one has failed may be that what is prepared does not fit the tables any more.
+        if self._is_under_way or self.is_lost or self._has_failed or not self._goes_back():
             self._driver.close()
             # There is nothing to be put back as it was, and in pipeline mode it could not be.
             self._connection.invalidate()
@@ -66,8 +72,9 @@ class UnderWay:
         """As it came, but for what is prepared. False: it cannot."""
         try:
             self._line.exit_pipeline_mode()
-            self._line.nonblocking = 0
+            self._line.nonblocking = self._waited_not
             self._connection.exec_driver_sql("RESET application_name")
+            self._connection.exec_driver_sql("RESET enable_seqscan")
             self._connection.commit()
         except (OperationalError, DBAPIError):
             return False
@@ -105,6 +112,7 @@ class UnderWay:
                         self._give_up()
                 elif result.status == pq.ExecStatus.PIPELINE_SYNC:
                     self.answers.append(self._answer)
+                    self._has_failed = self._has_failed or self._answer is None
                     self._answer = None
                 else:
                     # It may fail after it has answered: when what it has done is to be committed.

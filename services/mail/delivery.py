@@ -184,7 +184,10 @@ class _Run:
 
     @property
     def _only_the_record_is_waited_for(self) -> bool:
-        """The server keeps most lines waiting, and what goes out on those that are free next is rendered."""
+        """The server keeps most lines waiting, and what goes out on those that are free next is rendered.
+
+        They are rendered in the order in which they go out: where the last of them is, all are.
+        """
         here, next_ones = len(self._to_record) + len(self._recording), len(self._recording)
         if 2 * here >= self._lines.in_use or len(self._stock) < next_ones:
             return False

@@ -9,6 +9,7 @@ write down many replies takes a connection of its own (models/straight.py), with
 
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import ExitStack
 from contextvars import copy_context
 from dataclasses import dataclass
 from datetime import datetime, timedelta
@@ -90,12 +91,14 @@ class Desk:
         return self
 
     def __exit__(self, *exc: object) -> None:
-        if self._thread is not None:
-            self._thread.shutdown()
-            self._of_claims.close()
-        self._no_more_apart()
-        if self._straight is not None:
-            self._straight.close()
+        # Each, whatever another meets: a connection that is not closed would go back to the pool as it is.
+        with ExitStack() as all_of_it:
+            if self._straight is not None:
+                all_of_it.callback(self._straight.close)
+            all_of_it.callback(self._no_more_apart)
+            if self._thread is not None:
+                all_of_it.callback(self._of_claims.close)
+                all_of_it.callback(self._thread.shutdown)
 
     def begin_claim(self, most: int, look_first: bool, then: Callable[[], None]) -> "Future[Batch]":
         """Claim up to so many. ``then`` is called when they are claimed, by another thread where there is one."""

@@ -124,7 +124,7 @@ class Lines:
         return bool(found)
 
     def watch(self, fileno: int) -> None:
-        """Whoever waits in ``go_on`` waits for this as well, until ``unwatch``."""
+        """Whoever waits in ``go_on`` waits for this as well, until ``unwatch``: see ``has_news``."""
         self._system.register(fileno, select.POLLIN)
         # Something may have been read from it already.
         self._news = True

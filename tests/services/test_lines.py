@@ -187,17 +187,22 @@ def test_what_is_watched_besides_is_looked_at_when_it_begins_and_when_it_has_som
     ids=["most lines wait for the server", "half of them", "one mail is not worded", "none is claimed"],
 )
 def test_where_only_the_record_is_waited_for_nothing_is_begun_that_takes_longer(
-    session: Session, replies: int, in_use: int, rendered: int, waits: bool
+    session: Session, monkeypatch: pytest.MonkeyPatch, replies: int, in_use: int, rendered: int, waits: bool
 ) -> None:
     queue(session, 2)
     claimed = dispatch.claim(session, installed().settings, NOW, 2)
     session.rollback()
-    lines: Any = SimpleNamespace(in_use=in_use)
-    run = delivery._Run(installed().settings, FrozenClock(NOW), None, lines)  # type: ignore[arg-type]
+    waited: list[float] = []
+    lines: Any = SimpleNamespace(in_use=in_use, go_on=waited.append)
+    desk: Any = SimpleNamespace(works_apart=True)
+    run = delivery._Run(installed().settings, FrozenClock(NOW), desk, lines)
+    begun: list[str] = []
+    monkeypatch.setattr(run, "_prepare", lambda: begun.append("something") or True)
     run._recording = [None] * replies  # type: ignore[list-item]
     if rendered:
         run._stock.extend(Ready(one, NOW, "a mail" if place < rendered else None) for place, one in enumerate(claimed))
-    assert run._only_the_record_is_waited_for is waits
+    run._do_something_else(to_the_end=False)
+    assert (waited, begun) == (([delivery.LOOK_EVERY], []) if waits else ([], ["something"]))
 
 
 def test_where_no_thread_can_be_begun_the_run_ends_with_that(monkeypatch: pytest.MonkeyPatch) -> None:

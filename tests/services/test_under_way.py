@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 from flask import Flask
-from sqlalchemy import Engine, String, bindparam, column, create_engine, func, literal, select, table, text
+from sqlalchemy import Connection, Engine, String, bindparam, column, create_engine, func, literal, select, table, text
 from sqlalchemy.exc import DBAPIError
 
 from adapters.mail.smtp import SmtpMailer
@@ -74,14 +74,22 @@ def test_each_sees_what_the_one_before_has_done_and_they_can_be_asked_again(note
     ]
 
 
+def state(connection: Connection) -> tuple[Any, ...]:
+    line = connection.connection.driver_connection.pgconn  # type: ignore[union-attr]
+    settings = [connection.scalar(text(f"SHOW {name}")) for name in ("application_name", "enable_seqscan")]
+    return (line.nonblocking, line.pipeline_status, *settings)
+
+
 def test_who_asks_the_same_next_finds_it_prepared_and_others_find_the_connection_as_it_was(paper: Engine) -> None:
+    with paper.connect() as before:
+        as_it_was = state(before)
     notes = UnderWay(paper, "notes", [WRITE, READ])
     asked(notes, says="first")
     backend = notes._line.backend_pid
     notes.close()
     with paper.connect() as other:
         assert other.scalar(text("SELECT pg_backend_pid()")) == backend
-        assert other.scalar(text("SELECT current_setting('application_name')")) != "notes"
+        assert state(other) == as_it_was
         other.execute(NOTES.insert().values(word="second"))
         other.commit()
         assert other.scalar(PREPARED) == 2
@@ -97,6 +105,38 @@ def test_who_asks_the_same_next_finds_it_prepared_and_others_find_the_connection
     again = UnderWay(paper, "notes", [READ])
     assert len(asked(again, says=None)[0] or ()) == 3
     again.close()
+
+
+def test_where_one_has_failed_the_next_begins_anew(paper: Engine) -> None:
+    """What was prepared may not fit the tables any more."""
+    answers = []
+    for _ in range(3):
+        notes = UnderWay(paper, "notes", [READ])
+        answers += asked(notes, says="x")
+        notes.close()
+        with paper.begin() as another:
+            another.execute(text("ALTER TABLE notes ALTER word TYPE char(9)"))
+    assert answers == [[], None, []]
+
+
+def test_a_plan_that_was_made_while_tables_were_small_goes_by_indexes(app: Flask) -> None:
+    """It is kept until PostgreSQL has looked at them once more, and a first round may have gone out by then."""
+    session, here = db.session(), installed()
+    queue(session, 30)
+    session.execute(text("ANALYZE message, member, member_case"))
+    session.commit()
+    with Desk(session, here.settings, here.clock, session.commit) as desk:
+        for _ in range(10):
+            claimed = dispatch.claim(session, here.settings, NOW, 3)
+            session.commit()
+            written(desk, [(one, ACCEPTED) for one in claimed])
+        (record, *_), line = desk._apart._statements, desk._apart._line
+        line.exit_pipeline_mode()
+        plan = line.exec_(f"EXPLAIN EXECUTE {record.name}({', '.join(['NULL'] * len(record.parameters))})".encode())
+        line.enter_pipeline_mode()
+    lines = [plan.get_value(row, 0).decode() for row in range(plan.ntuples)]
+    assert any("Index Scan using pk_message on message" in said for said in lines), lines
+    assert not [said for said in lines if "Seq Scan on me" in said]
 
 
 def test_where_its_statements_cannot_be_prepared_the_connection_is_the_pools_again(app: Flask) -> None:
@@ -208,6 +248,26 @@ def test_what_was_asked_of_a_connection_that_is_lost_is_written_down_on_another(
     states = sorted(session.scalars(select(Message.state)))
     assert states == ["failed"] * 2 + ["sent"] * 4
     assert len(session.scalars(select(Event.id).where(Event.code == "mail_accepted")).all()) == 4
+
+
+def test_where_the_claims_cannot_end_well_what_writes_replies_down_is_closed_all_the_same(app: Flask) -> None:
+    """Else it would go back to the pool as it is, for whoever comes next."""
+    session, here = db.session(), installed()
+    queue(session, 4)
+    claimed = dispatch.claim(session, here.settings, NOW, 4)
+    session.commit()
+    ended: list[str] = []
+
+    def cannot() -> None:
+        ended.append("claims")
+        raise ZeroDivisionError
+
+    desk = Desk(session, here.settings, here.clock, session.commit)
+    with pytest.raises(ZeroDivisionError), desk:
+        written(desk, [(one, ACCEPTED) for one in claimed])
+        desk._of_claims.close = cannot  # type: ignore[method-assign]
+    session.rollback()
+    assert (ended, db.engine.pool.checkedout()) == (["claims"], 0)  # type: ignore[attr-defined]
 
 
 def test_a_line_that_is_gone_is_not_watched(app: Flask) -> None:
