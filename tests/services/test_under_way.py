@@ -263,9 +263,10 @@ def test_where_the_claims_cannot_end_well_what_writes_replies_down_is_closed_all
         raise ZeroDivisionError
 
     desk = Desk(session, here.settings, here.clock, session.commit)
-    with pytest.raises(ZeroDivisionError), desk:
-        written(desk, [(one, ACCEPTED) for one in claimed])
-        desk._of_claims.close = cannot  # type: ignore[method-assign]
+    written(desk, [(one, ACCEPTED) for one in claimed])
+    desk._of_claims.close = cannot  # type: ignore[method-assign]
+    with pytest.raises(ZeroDivisionError):
+        desk.__exit__()
     session.rollback()
     assert (ended, db.engine.pool.checkedout()) == (["claims"], 0)  # type: ignore[attr-defined]
 
