@@ -155,7 +155,8 @@ class Desk:
     def begin_record(self, answered: Sequence[Answered]) -> int | None:
         """Have it written down, without waiting: what to watch until ``recorded`` tells. None: ``record`` has to do it.
 
-        That is so on SQLite, of a single message, and of what more follows from than can be said beforehand.
+        That is so on SQLite, where one message alone was claimed, and of what more follows from than can be said
+        beforehand.
         """
         accepted = [one for one in answered if one[1].accepted]
         if not self.works_apart or not (self._more_follow or len(accepted) > 1) or not accepted:

@@ -305,6 +305,37 @@ def test_where_no_more_connections_are_to_be_had_those_there_are_will_do(
     assert len(tried) == 1, "to wait for a free one takes long"
 
 
+def test_the_pool_gives_out_what_was_used_last(app: Flask) -> None:
+    with db.engine.connect() as first, db.engine.connect() as second:
+        backends = [connection.scalar(text("SELECT pg_backend_pid()")) for connection in (first, second)]
+        second.close()
+        first.close()
+    with db.engine.connect() as again:
+        assert again.scalar(text("SELECT pg_backend_pid()")) == backends[0]
+
+
+@pytest.mark.parametrize(("mails", "opened"), [(1, 0), (2, 1)])
+def test_for_a_single_mail_no_other_connection_is_taken(
+    app: Flask, monkeypatch: pytest.MonkeyPatch, mails: int, opened: int
+) -> None:
+    """To sign in, say. Where there are more, it is taken for the first of them: nobody waits for another way."""
+    session, here = db.session(), installed()
+    queue(session, mails)
+    sizes: list[int] = []
+    ask = UnderWay.ask
+
+    def asking(under_way: UnderWay, values: Any) -> None:
+        sizes.append(values["messages"])
+        ask(under_way, values)
+
+    monkeypatch.setattr(UnderWay, "ask", asking)
+    with Unkind() as server:
+        app.config.update(MAIL_SERVER="127.0.0.1", MAIL_PORT=server.port)
+        session.rollback()
+        assert deliver(session, here.settings, SmtpMailer(app), here.clock, session.commit, lambda: False).sent == mails
+    assert sizes[:1] == [1] * opened
+
+
 def test_most_of_a_run_is_written_down_that_way(app: Flask, monkeypatch: pytest.MonkeyPatch) -> None:
     session, here = db.session(), installed()
     queue(session, 60)
