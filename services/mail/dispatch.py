@@ -46,7 +46,7 @@ from models import BillingOrder, Campaign, Case, ClockJump, Member, Message, cha
 from models.base import UTCDateTime, among, is_one_of, latest, said
 from services import links
 from services.billing import rest_of, rest_unconfirmed, unconfirmed
-from services.cases import facts_hold, facts_hold_but, new_batch
+from services.cases import facts_hold_but, new_batch
 from settings import Settings
 
 LEASE = timedelta(minutes=10)
@@ -313,13 +313,18 @@ def retire(session: Session, settings: Settings, now: datetime) -> int:
     Those of a held campaign wait: they go out when it is released. The mails of an end that was taken back do not, nor
     does the question whether a new address is right to one that has become another meanwhile.
     """
+    return change(session, _retiring(tuple(settings.exempt_plans)))
+
+
+@lru_cache(maxsize=16)
+def _retiring(exempt_plans: tuple[str, ...]) -> Update:
     still = exists(
         select(Case.id)
         .join(Member, Member.id == Case.member_id)
         .join(Campaign, Campaign.id == Case.campaign_id)
         .where(
             Case.id == Message.case_id,
-            facts_hold(settings),
+            facts_hold_but(exempt_plans),
             is_one_of(Campaign.state, [CampaignState.OPEN, CampaignState.HELD]),
             Message.to_address == Case.address,
             _still_meant(),
@@ -328,19 +333,18 @@ def retire(session: Session, settings: Settings, now: datetime) -> int:
     moved = exists(select(Case.id).where(Case.id == Message.case_id, _day_is_still()))
     ended = exists(select(Member.id).where(Member.id == Message.member_id, _is_over()))
     theirs = exists(select(Member.id).where(Member.id == Message.member_id, Member.email == Message.to_address))
-    return change(
-        session,
-        update(Message)
+    return (
+        update(_TABLE)
         .where(
-            Message.state == MessageState.QUEUED,
+            _TABLE.c.state == said(MessageState.QUEUED),
             or_(
-                and_(is_one_of(Message.kind, NOTICES), ~still),
-                and_(Message.kind == Kind.DEADLINE_MOVED, ~moved),
-                and_(is_one_of(Message.kind, links.COME_BACK), ~ended),
-                and_(Message.kind == Kind.OLD_ADDRESS, ~theirs),
+                and_(is_one_of(_TABLE.c.kind, NOTICES), ~still),
+                and_(_TABLE.c.kind == Kind.DEADLINE_MOVED, ~moved),
+                and_(is_one_of(_TABLE.c.kind, links.COME_BACK), ~ended),
+                and_(_TABLE.c.kind == Kind.OLD_ADDRESS, ~theirs),
             ),
         )
-        .values(state=MessageState.OBSOLETE),
+        .values(state=MessageState.OBSOLETE)
     )
 
 
