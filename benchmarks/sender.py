@@ -30,6 +30,8 @@ from services.mail.words import Facts
 
 SAMPLE = 500
 """So many different mails are prepared for those who send what is prepared, over and over."""
+FIRST = 50
+"""So many are worded, and thrown away, where nothing is prepared: as many as a run claims at first."""
 
 
 class Clock:
@@ -62,6 +64,8 @@ def main(way: str, folder: str, url: str, port: str, connections: str) -> None:
 def ours() -> Callable[[int], int]:
     """What is due, from the outbox, as ``flask jobs run deliver`` does it; how many that are is not said here."""
     here, clock = installed(), Clock()
+    # As the other ways have: what a process does once, to compile the templates above all, is in nobody's first turn.
+    sample(FIRST)
 
     def send(_: int) -> int:
         session = db.session()
@@ -122,11 +126,11 @@ def prebuilt() -> Callable[[int], int]:
     return send
 
 
-def sample() -> list[Mail]:
+def sample(most: int = SAMPLE) -> list[Mail]:
     """Mails as they would go out next; nothing of it is kept."""
     session, here = db.session(), installed()
     for_writing(session)
-    claimed = dispatch.claim(session, here.settings, NOW, SAMPLE)
+    claimed = dispatch.claim(session, here.settings, NOW, most)
     mails = [letters.compose(here.settings, one, Facts.of(one), NOW) for one in claimed]
     session.rollback()
     return mails
