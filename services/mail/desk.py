@@ -276,7 +276,7 @@ class Desk:
 
     def retire(self) -> None:
         for_writing(self._session)
-        dispatch.retire(self._session, self._settings, self._clock.now())
+        dispatch.retire(self._session, self._settings)
         self._commit()
 
     def _write(self, answered: Sequence[Answered]) -> frozenset[int]:

@@ -307,7 +307,7 @@ def open_rounds(session: Session) -> frozenset[int]:
 OPEN_ROUNDS = select(Campaign.__table__.c.id).where(Campaign.__table__.c.state == CampaignState.OPEN)
 
 
-def retire(session: Session, settings: Settings, now: datetime) -> int:
+def retire(session: Session, settings: Settings) -> int:
     """Queued mails that may never go out become obsolete: their case is over, answered, or no longer as found.
 
     Those of a held campaign wait: they go out when it is released. The mails of an end that was taken back do not, nor

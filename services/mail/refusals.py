@@ -20,22 +20,19 @@ from settings import Settings
 REFUSED, ACCEPTED = (MessageState.BOUNCED, MessageState.FAILED), (MessageState.SENT,)
 
 
-def hold_if_many(session: Session, settings: Settings, now: datetime) -> list[str]:
-    """Hold each open round with more than MAX_BOUNCE_PERCENT, and HOLD_MIN_MEMBERS, refused; their months.
+def hold_if_many(session: Session, settings: Settings, now: datetime) -> None:
+    """Hold each open round with more than MAX_BOUNCE_PERCENT, and HOLD_MIN_MEMBERS, refused.
 
     A transaction of its own: it locks the campaign, which others lock before members.
     """
-    held = []
-    for campaign_id, month in session.connection().execute(_OPEN).all():
+    for campaign_id in session.connection().scalars(_OPEN).all():
         hold = _check(session, settings, campaign_id)
         if hold is not None:
             campaigns.hold_open(session, campaign_id, hold, now)
-            held.append(month)
-    return held
 
 
 _OPEN = (
-    select(Campaign.__table__.c.id, Campaign.__table__.c.month)
+    select(Campaign.__table__.c.id)
     .where(Campaign.__table__.c.state == said(CampaignState.OPEN))
     .order_by(Campaign.__table__.c.id)
 )

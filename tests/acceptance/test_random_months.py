@@ -319,7 +319,7 @@ class Months(RuleBasedStateMachine):
 
     def _deliver(self, result: MailResult, crash: bool) -> None:
         self.session.commit()
-        dispatch.retire(self.session, self.settings, self.now)
+        dispatch.retire(self.session, self.settings)
         claimed = dispatch.claim(self.session, self.settings, self.now, 50)
         held = set(self.session.scalars(select(Campaign.id).where(Campaign.state == "held")))
         facts = [(one, one.case.id if one.case else None, one.campaign.id if one.campaign else None) for one in claimed]

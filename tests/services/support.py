@@ -24,7 +24,7 @@ ACCEPTED = MailResult(accepted=True, code=250, reply="250 2.0.0 queued")
 def accept_mails(session: Session, settings: Settings, now: datetime) -> list[Kind]:
     """Claim everything that is due and record it as accepted at the same instant; the kinds, in order."""
     kinds = []
-    dispatch.retire(session, settings, now)
+    dispatch.retire(session, settings)
     while claimed := dispatch.claim(session, settings, now, 50):
         session.commit()
         for one in claimed:

@@ -462,6 +462,17 @@ def test_a_notice_whose_facts_are_gone_is_not_sent_and_becomes_obsolete(
     assert smtp.mails == []
 
 
+def test_a_notice_to_a_plan_that_is_exempt_by_now_is_neither_claimed_nor_kept(
+    session: Session, settings: Any, warned_campaign: Case
+) -> None:
+    exempting = settings.model_copy(update={"exempt_plans": ("Standard",)})
+    assert [len(dispatch.claim(session, those, NOW, 9)) for those in (exempting, settings)] == [0, 1]
+    session.rollback()
+    assert [dispatch.retire(session, those) for those in (settings, exempting)] == [0, 1]
+    session.commit()
+    assert messages(session)["mia@example.org"].state == "obsolete"
+
+
 def test_what_was_sent_is_an_event_without_an_address(
     session: Session, smtp: SmtpCatcher, warned_campaign: Case
 ) -> None:

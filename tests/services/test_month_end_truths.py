@@ -110,7 +110,7 @@ def test_an_address_that_changes_forth_and_back_is_warned_once(session: Session,
     campaigns.approve(session, settings, "2026-06", NOW)
     session.commit()
     moved_to(session, settings, member, "b@example.org", NOW)
-    dispatch.retire(session, settings, NOW)
+    dispatch.retire(session, settings)
     session.commit()
     moved_to(session, settings, member, "a@example.org", NOW)
     assert accept_mails(session, settings, NOW) == [Kind.WARNING]

@@ -241,7 +241,7 @@ def test_a_question_that_leads_nowhere_any_more_is_not_sent(
     files.members(f"{COLUMNS}\nm-7,third@example.org,2025-01-15\n")
     session.commit()
     assert "old_address" not in [one.kind for one in dispatch.claim(session, settings, clock.now(), 10)]
-    dispatch.retire(session, settings, clock.now())
+    dispatch.retire(session, settings)
     assert session.scalars(select(Message.state).where(Message.kind == "old_address")).all() == ["obsolete"]
 
 

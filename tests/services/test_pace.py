@@ -259,16 +259,38 @@ def test_a_small_share_holds_nothing(few: Session, smtp: SmtpCatcher, runs: Runs
     assert few.scalars(select(Campaign.state)).one() == "open"
 
 
-def test_bounces_that_come_later_stop_the_next_run(few: Session, smtp: SmtpCatcher, runs: Runs) -> None:
+def gone_wrong(session: Session, **values: object) -> None:
+    """As if five of the warnings that went out had come to this."""
+    session.rollback()
+    some = select(Message.id).order_by(Message.id).limit(5)
+    session.execute(update(Message).where(Message.id.in_(some)).values(values))
+    session.commit()
+
+
+@pytest.mark.parametrize("state", ["bounced", "failed"])
+def test_bounces_that_come_later_stop_the_next_run(few: Session, smtp: SmtpCatcher, runs: Runs, state: str) -> None:
     opened(few, 30)
     runs.deliver()
-    few.rollback()
-    some = select(Message.id).order_by(Message.id).limit(5)
-    few.execute(update(Message).where(Message.id.in_(some)).values(state="bounced"))
-    few.commit()
+    gone_wrong(few, state=state)
     runs.deliver()
     few.rollback()
     assert few.scalars(select(Campaign.hold_reason)).one() == "bounces"
+
+
+def test_a_round_answers_for_its_own_refusals_alone(few: Session, smtp: SmtpCatcher, runs: Runs) -> None:
+    """So many were refused in the last one, which is over, that they would hold this one."""
+    before = Campaign(month="2026-05", state="closed", policy={}, drafted_at=NOW, opened_at=NOW, dormant_count=5)
+    few.add(before)
+    few.flush()
+    opened(few, 30)
+    runs.deliver()
+    gone_wrong(few, state="bounced", campaign_id=before.id)
+    runs.deliver()
+    few.rollback()
+    assert few.execute(select(Campaign.month, Campaign.state).order_by(Campaign.month)).all() == [
+        ("2026-05", "closed"),
+        ("2026-06", "open"),
+    ]
 
 
 # When it will be done
