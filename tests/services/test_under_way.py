@@ -135,7 +135,8 @@ def test_a_plan_that_was_made_while_tables_were_small_goes_by_indexes(app: Flask
         plan = line.exec_(f"EXPLAIN EXECUTE {record.name}({', '.join(['NULL'] * len(record.parameters))})".encode())
         line.enter_pipeline_mode()
     lines = [plan.get_value(row, 0).decode() for row in range(plan.ntuples)]
-    assert any("Index Scan using pk_message on message" in said for said in lines), lines
+    # Plainly or by a bitmap, as its few pages come out.
+    assert any("pk_message" in said for said in lines), "\n".join(lines)
     assert not [said for said in lines if "Seq Scan on me" in said]
 
 
