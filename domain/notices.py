@@ -62,7 +62,7 @@ LAST_CHANCE_DAYS = 30
 PURGE_AFTER_NOTICE_DAYS = 14
 PURGE_ATTEMPT_DAYS = 30
 
-WORDING_VERSION = "2026-11.4"
+WORDING_VERSION = "2026-12.1"
 """Stored on each answer: which wording the member had before them. Change it with the texts of a notice or page."""
 
 PRIORITY = {

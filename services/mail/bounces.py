@@ -112,7 +112,7 @@ def came_back(session: Session, settings: Settings, message_id: int, now: dateti
             session,
             update(Case)
             .where(Case.id == message.case_id, Case.closed_at.is_(None), Case.warned_to == message.to_address)
-            .values(warned_at=None, warned_to=None),
+            .values(warned_at=None, warned_to=None, told_it_continues=None),
         )
     return "it will be sent again"
 

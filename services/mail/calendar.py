@@ -17,14 +17,22 @@ LONGEST_LINE = 75
 _TEXT = str.maketrans({"\\": "\\\\", ";": "\\;", ",": "\\,", "\n": "\\n", "\r": None})
 
 
-def deadline(settings: Settings, uid: str, deadline_at: datetime, now: datetime, store: str | None = None) -> str:
+def deadline(
+    settings: Settings,
+    uid: str,
+    deadline_at: datetime,
+    now: datetime,
+    store: str | None = None,
+    *,
+    ends_by_silence: bool,
+) -> str:
     """An iCalendar of the last day before ``deadline_at``, in the present language.
 
     ``store`` bills the membership by itself, where somebody does: then nothing ends on that day.
     """
     before, between, after = _described(
         settings.service_name,
-        settings.on_silence,
+        ends_by_silence,
         settings.public_url,
         settings.zone,
         deadline_at,
@@ -45,7 +53,7 @@ def _stamp(now: datetime) -> str:
 @lru_cache(maxsize=64)
 def _described(
     service: str,
-    on_silence: str,
+    ends_by_silence: bool,
     public_url: str,
     zone: tzinfo,
     deadline_at: datetime,
@@ -55,8 +63,13 @@ def _described(
     """What stands before the id of the event, between that and the instant of its making, and after both."""
     day, named = dates.named_day(deadline_at, zone), wording.end_of_day(deadline_at, zone)
     if store is not None:
-        first = wording.billed_elsewhere(store)
-    elif on_silence == "lapse":
+        unless = gettext(
+            "If you do nothing, it continues as before, and you go on paying. Please tell us by %(deadline)s what you"
+            " decide.",
+            deadline=named,
+        )
+        first = f"{wording.billed_elsewhere(store)} {unless}"
+    elif ends_by_silence:
         first = gettext(
             "If we hear nothing from you, your membership ends on %(deadline)s. After that you pay nothing more.",
             deadline=named,

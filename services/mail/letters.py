@@ -10,6 +10,7 @@ from domain import return_path
 from domain.notices import NOTICES, Kind
 from domain.ports import Mail
 from services import wording
+from services.cases import ends_by_silence
 from services.mail import calendar
 from services.mail.dispatch import Claimed
 from services.mail.forms import Rendered
@@ -54,7 +55,8 @@ def _calendar(settings: Settings, claimed: Claimed, facts: Facts, now: datetime)
     if claimed.kind not in WITH_CALENDAR or claimed.case is None or facts.deadline_at is None:
         return None
     uid = f"{claimed.case.public_id}@{claimed.message_id.rpartition('@')[2].rstrip('>')}"
-    return calendar.deadline(settings, uid, facts.deadline_at, now, facts.billed_by)
+    ends = ends_by_silence(settings, facts.billed_by, facts.told_it_continues)
+    return calendar.deadline(settings, uid, facts.deadline_at, now, facts.billed_by, ends_by_silence=ends)
 
 
 def _mail(

@@ -150,7 +150,9 @@ def _row(settings: Settings, claimed: Claimed, result: MailResult, now: datetime
     if now >= _warned_by(deadline, settings.min_notice_days, settings.zone):
         # Accepted too late for the day it names: that day is not acted on.
         deadline = dates.month_end_with_notice(now, settings.min_notice_days, settings.zone)
-    continues = not ends_by_silence(settings, claimed.member.billed_by)
+    # As the mail has said it, which went by what a notice had told before: see words.
+    told = claimed.case.told_it_continues if claimed.case is not None else None
+    continues = not ends_by_silence(settings, claimed.member.billed_by, told)
     return _Row(*written, claimed.member.id, deadline, continues)
 
 

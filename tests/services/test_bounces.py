@@ -178,6 +178,24 @@ def test_a_warning_that_came_back_has_warned_nobody_until_it_arrives(
     assert message(session).attempts == 2
 
 
+def test_of_silence_holds_what_the_warning_said_that_arrived(
+    session: Session, settings: Settings, warned: Member
+) -> None:
+    session.execute(update(Case).values(told_it_continues=True))
+    session.commit()
+    take(session, settings, "postfix-given-up")
+    assert case_of(session, warned).told_it_continues is None, "that mail has told nobody anything"
+    accept_mails(session, settings, at("2026-06-05 10:00"))
+    assert case_of(session, warned).told_it_continues is False
+    # A case that still knows of another word is asked by it, and the record says so.
+    take(session, settings, "postfix-given-up")
+    session.execute(update(Case).values(told_it_continues=True))
+    session.commit()
+    accept_mails(session, settings, at("2026-06-06 10:00"))
+    assert case_of(session, warned).told_it_continues is True
+    assert close(session, settings, JULY_1).lapsed == 0
+
+
 def test_what_came_back_three_times_counts_as_bounced(session: Session, settings: Settings, warned: Member) -> None:
     # A server that asked to come later five times, before it took the mail, has brought nothing back.
     session.execute(update(Message).values(attempts=6))

@@ -8,7 +8,7 @@ import pytest
 from flask import Flask
 from hypothesis import given
 from hypothesis import strategies as st
-from sqlalchemy import select
+from sqlalchemy import select, update
 from sqlalchemy.orm import Session
 
 from domain import return_path
@@ -210,11 +210,30 @@ def test_a_moved_deadline_moves_the_same_event(
     assert session.scalars(select(Campaign)).one().state == "open"
 
 
+def test_the_calendar_says_of_silence_what_its_mail_says(
+    session: Session, settings: Settings, smtp: SmtpCatcher, clock: FrozenClock
+) -> None:
+    """Told by the notice that silence keeps it, whatever is set since."""
+    warn(session, settings)
+    session.execute(update(Case).values(told_it_continues=True))
+    campaigns.hold(session, settings, "2026-06", NOW)
+    clock.travel(NOW + timedelta(days=20))
+    campaigns.release(session, settings, "2026-06", clock.now())
+    session.commit()
+    deliver(session)
+    first, moved = (events(attachment(mail)) for mail in smtp.mails)
+    assert "If we hear nothing from you\\, your membership ends" in first["DESCRIPTION"]
+    assert "If we hear nothing from you\\, your membership continues as before" in moved["DESCRIPTION"]
+    text = smtp.mails[1].message.get_body(("plain",)).get_content()  # type: ignore[union-attr]
+    assert "If we hear nothing from you, your membership continues" in " ".join(text.split())
+
+
 @given(name=st.text(alphabet=st.characters(exclude_categories=["Cs", "Cc"]), max_size=120))
 def test_no_name_of_a_service_breaks_a_line_of_the_calendar(app: Flask, name: str) -> None:
     settings = installed().settings.model_copy(update={"service_name": name})
     with wording.speaking("de"):
-        text = calendar.deadline(settings, "1@lumio.example", datetime.fromisoformat("2026-07-01T00:00+02:00"), NOW)
+        day = datetime.fromisoformat("2026-07-01T00:00+02:00")
+        text = calendar.deadline(settings, "1@lumio.example", day, NOW, ends_by_silence=True)
     found = events(text)
     assert len(found) == 14
     shown = found["SUMMARY"].replace("\\,", ",").replace("\\;", ";").replace("\\\\", "\\")

@@ -426,7 +426,7 @@ def test_a_member_of_whom_little_is_known_gets_a_whole_mail_too(settings: Settin
     bare = Facts(deadline_at=next_month_end(NOW, settings.zone), keep_until=NOW + timedelta(days=30))
     mail = render(settings, kind, language, bare, link(kind), NOW)
     assert "None" not in mail.subject + mail.text + Seen(mail.html).text
-    assert ("Hello," if language == "en" else "Guten Tag,") in mail.text
+    assert ("Hello," if language == "en" else "Guten Tag.") in mail.text
 
 
 def test_one_mail_in_another_language_leaves_the_next_alone(settings: Settings) -> None:
