@@ -4,10 +4,13 @@ Nothing here is believed beyond which message it is about and what became of it.
 as an answering machine's, says nothing.
 """
 
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from email import message_from_bytes
+from email.errors import MessageError
 from email.message import Message
+from email.parser import HeaderParser
 from enum import IntEnum
 
 COMPLAINTS = frozenset({"abuse", "fraud", "virus", "opt-out", "other"})
@@ -15,8 +18,7 @@ COMPLAINTS = frozenset({"abuse", "fraud", "virus", "opt-out", "other"})
 
 ADDRESSED_TO = ("X-Original-To", "Delivered-To", "Envelope-To", "To")
 STATUS = ("message/delivery-status", "message/global-delivery-status")
-ORIGINAL = ("message/rfc822", "message/global")
-ORIGINAL_HEADERS = ("text/rfc822-headers", "message/global-headers")
+ORIGINAL = ("message/rfc822", "message/global", "text/rfc822-headers", "message/global-headers")
 LONGEST_REASON = 300
 
 
@@ -40,48 +42,70 @@ class Report:
     reason: str = ""
 
 
+class _Part(Message):
+    """What is a mail or a report within this mail is left as the text it came as.
+
+    The standard library would take it apart without decoding it, and cannot put together whatever it has taken apart.
+    """
+
+    @property
+    def kind(self) -> str:
+        return super().get_content_type()
+
+    def get_content_type(self) -> str:
+        return "text/plain" if self.kind.startswith("message/") else self.kind
+
+    @property
+    def text(self) -> bytes:
+        payload = None if self.is_multipart() else self.get_payload(decode=True)
+        return payload if isinstance(payload, bytes) else b""
+
+
+NO_REPORT = (RecursionError, MessageError, LookupError, TypeError, ValueError)
+"""What reading something may end with that nobody would write for a report, such as parts in parts in parts."""
+
+
 def read(raw: bytes, recipient: str | None = None) -> Report:
     """``recipient`` is the address it came to, where the server that hands it over says so. Never raises."""
     try:
-        return _read(message_from_bytes(raw), recipient)
-    except RecursionError:
-        # Parts within parts within parts: no report is made like that.
+        return _read(message_from_bytes(raw, _Part), recipient)
+    except NO_REPORT:
         return Report(Verdict.NOTHING)
 
 
-def _read(mail: Message, recipient: str | None) -> Report:
+def _read(mail: _Part, recipient: str | None) -> Report:
     verdict, reason = Verdict.NOTHING, ""
     paths = [recipient] if recipient else []
     for name in ADDRESSED_TO:
         paths += _addresses(mail, name)
     message_ids: list[str] = []
-    for part in _parts(mail):
-        kind = part.get_content_type()
-        if kind in STATUS:
-            for fields in _blocks(part, kind):
+    # Also where a gateway has wrapped the report with words of its own.
+    for part in mail.walk() if mail.is_multipart() else ():
+        if part.kind in STATUS:
+            for fields in _blocks(part.text):
                 found = _delivery(fields)
                 if found > verdict:
                     verdict, reason = found, _reason(fields)
-        elif kind == "message/feedback-report":
-            for fields in _nested(part):
-                if _value(fields, "Feedback-Type").casefold() in COMPLAINTS:
-                    verdict, reason = Verdict.COMPLAINT, f"complaint: {_value(fields, 'Feedback-Type')}"
-                paths += _addresses(fields, "Original-Mail-From")
-        elif kind in ORIGINAL or kind in ORIGINAL_HEADERS:
-            for original in _nested(part) if kind in ORIGINAL else [_headers(part)]:
-                paths += _addresses(original, "Return-Path")
-                message_ids += [_value(original, "Message-ID")] if original["Message-ID"] else []
+        elif part.kind == "message/feedback-report":
+            fields = _fields(part.text)
+            if _word(fields, "Feedback-Type") in COMPLAINTS:
+                verdict, reason = Verdict.COMPLAINT, f"complaint: {_value(fields, 'Feedback-Type')}"
+            paths += _addresses(fields, "Original-Mail-From")
+        elif part.kind in ORIGINAL:
+            original = _fields(part.text)
+            paths += _addresses(original, "Return-Path")
+            message_ids += [_value(original, "Message-ID")] if original["Message-ID"] else []
     return Report(verdict, tuple(dict.fromkeys(paths)), tuple(message_ids), reason)
 
 
 def _delivery(fields: Message) -> Verdict:
     """Of one recipient's fields. Without a status the reply of the other server decides; unknown counts as passing."""
-    action = _value(fields, "Action").casefold()
+    action = _word(fields, "Action")
     if action == "delayed":
         return Verdict.DELAYED
     if action != "failed":
         return Verdict.NOTHING
-    status = _value(fields, "Status") or _value(fields, "Diagnostic-Code").partition(";")[2].strip()
+    status = _word(fields, "Status") or _value(fields, "Diagnostic-Code").partition(";")[2].strip()
     return Verdict.HARD if status.startswith("5") else Verdict.RETURNED
 
 
@@ -90,30 +114,21 @@ def _reason(fields: Message) -> str:
     return (said or _value(fields, "Status"))[:LONGEST_REASON]
 
 
-def _parts(mail: Message) -> list[Message]:
-    return [part for part in mail.get_payload() if isinstance(part, Message)] if mail.is_multipart() else []
+def _blocks(text: bytes) -> Iterator[Message]:
+    """The groups of fields of a status, with an empty line between them."""
+    return map(_fields, re.split(rb"(?:\r?\n){2,}", text.strip()))
 
 
-def _nested(part: Message) -> list[Message]:
-    payload = part.get_payload()
-    return [inner for inner in payload if isinstance(inner, Message)][:1] if isinstance(payload, list) else []
+def _fields(text: bytes) -> Message:
+    return _HEADERS.parsestr(text.decode(errors="replace"))
 
 
-def _blocks(part: Message, kind: str) -> Iterator[Message]:
-    """The groups of fields of a status: the standard library takes them apart for one of the two types only."""
-    if kind != STATUS[0]:
-        text = b"\n\n".join(inner.as_bytes() for inner in _nested(part))
-        part = message_from_bytes(b"Content-Type: message/delivery-status\n\n" + text)
-    payload = part.get_payload()
-    if isinstance(payload, list):
-        yield from (fields for fields in payload if isinstance(fields, Message))
+_HEADERS = HeaderParser()
 
 
-def _headers(part: Message) -> Message:
-    if part.is_multipart():
-        return next(iter(_nested(part)), Message())
-    payload = part.get_payload(decode=True)
-    return message_from_bytes(payload if isinstance(payload, bytes) else b"")
+def _word(fields: Message, name: str) -> str:
+    """The first word of a field, without the comments in parentheses that it may have."""
+    return next(iter(re.sub(r"\([^()]*\)", " ", _value(fields, name)).casefold().split()), "")
 
 
 def _value(fields: Message, name: str) -> str:

@@ -18,7 +18,7 @@ from models import for_writing
 from services.mail import bounce_mail, bounces
 from settings import Settings
 
-NOT_TO_BE_TAKEN = (DataError, IntegrityError, LookupError, TypeError, ValueError)
+NOT_TO_BE_TAKEN = (DataError, IntegrityError, *bounce_mail.NO_REPORT)
 """What a mail that nobody has thought of may cause: a person looks at it, and the others are taken."""
 
 

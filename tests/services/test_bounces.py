@@ -1,6 +1,8 @@
 """Bounces and complaints: what a report says, which message it is about, and what becomes of the member."""
 
+import base64
 import email
+import quopri
 from datetime import timedelta
 from pathlib import Path
 
@@ -99,10 +101,38 @@ def changed(name: str, old: str, new: str) -> bytes:
         ("Action: failed", "Action: relayed", Verdict.NOTHING),
         ("message/delivery-status", "message/global-delivery-status", Verdict.HARD),
         ("message/delivery-status", "text/plain", Verdict.NOTHING),
+        # With comments, which RFC 3464 has from RFC 822.
+        ("Action: failed", "Action: Failed (no such mailbox)", Verdict.HARD),
+        ("Status: 5.1.1", "Status: (see below) 5.1.1 (for good)", Verdict.HARD),
     ],
 )
 def test_variants_of_a_status(old: str, new: str, verdict: Verdict) -> None:
     assert bounce_mail.read(changed("postfix-unknown-user", old, new)).verdict == verdict
+
+
+@pytest.mark.parametrize("kind", bounce_mail.STATUS)
+@pytest.mark.parametrize("encoding", ["base64", "quoted-printable"])
+def test_an_encoded_report_says_the_same(kind: str, encoding: str) -> None:
+    """RFC 6533 allows it. The standard library takes such parts apart as they come, encoded."""
+    text = "Reporting-MTA: dns; mx.example\n\nAction: failed\nDiagnostic-Code: smtp; 550 Empfänger unbekannt\n".encode()
+    encoded = {"base64": base64.encodebytes, "quoted-printable": quopri.encodestring}[encoding](text)
+    part = f"Content-Type: {kind}\nContent-Transfer-Encoding: {encoding}\n\n".encode() + encoded
+    report = bounce_mail.read(
+        b"Content-Type: multipart/report; boundary=x\nTo: <"
+        + RETURN_PATH.encode()
+        + b">\n\n--x\n"
+        + part
+        + b"\n--x--\n"
+    )
+    assert report == Report(Verdict.HARD, (RETURN_PATH,), (), "550 Empfänger unbekannt")
+
+
+@pytest.mark.parametrize("name", ["postfix-unknown-user", "arf-abuse"])
+def test_what_a_gateway_has_put_into_another_mail_says_the_same(name: str) -> None:
+    alone = bounce_mail.read(raw(name))
+    around = b"Content-Type: multipart/mixed; boundary=around\n\n--around\n%s\n--around\n\nNot for you?\n--around--\n"
+    wrapped = bounce_mail.read(around % raw(name))
+    assert (wrapped.verdict, wrapped.message_ids, wrapped.reason) == (alone.verdict, alone.message_ids, alone.reason)
 
 
 def test_who_says_it_is_no_spam_does_not_complain() -> None:
@@ -128,6 +158,27 @@ def test_no_bytes_make_reading_fail(junk: bytes) -> None:
     bounce_mail.read(head.replace(b"delivery-status", b"feedback-report") + junk)
     bounce_mail.read(head.replace(b"delivery-status", b"global-delivery-status") + junk)
     bounce_mail.read(raw("postfix-unknown-user").replace(b"message/rfc822\nContent-Transfer", junk))
+
+
+PIECES = [
+    b"\n\n", b"--", b";;=", b'"', b"\0", b"\x0b", b"\x1ename:", b"\xff\xfe", "ä".encode(),
+    b"=?klingon?b?!!?=", b"charset*=x'y'z",
+    b"\nContent-Type: multipart/mixed; boundary=x\n", b"\nContent-Type: message/global-delivery-status\n",
+    b"\nContent-Type: message/partial\n", b"\nContent-Type: text/plain; charset=none\n",
+    b"\nContent-Transfer-Encoding: base64\n", b"\nContent-Transfer-Encoding: uuencode\n",
+]  # fmt: skip
+
+
+@given(
+    name=st.sampled_from(["postfix-unknown-user", "postfix-given-up", "arf-abuse"]),
+    changes=st.lists(st.tuples(st.integers(0, 4000), st.integers(0, 60), st.sampled_from(PIECES)), max_size=6),
+)
+def test_no_change_of_a_report_makes_reading_fail(name: str, changes: list[tuple[int, int, bytes]]) -> None:
+    """Not by what ``read`` catches: here nothing is to be caught."""
+    mail = raw(name).replace(b"message/delivery-status", b"message/global-delivery-status")
+    for place, less, piece in changes:
+        mail = mail[:place] + piece + mail[place + less :]
+    bounce_mail._read(email.message_from_bytes(mail, bounce_mail._Part), None)
 
 
 def test_parts_within_parts_are_no_report() -> None:

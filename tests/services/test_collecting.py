@@ -141,6 +141,15 @@ def test_a_report_that_overtakes_our_own_record_waits_in_the_mailbox(
     assert collect() == Collected(taken=2)
 
 
+def test_a_report_that_was_made_to_fail_stops_no_other(
+    server: ImapServer, warned: Member, collect: Callable[..., Collected]
+) -> None:
+    made = raw("postfix-unknown-user").replace(b"message/delivery-status", b"message/global-delivery-status")
+    server.put(made.replace(b"Reporting-MTA: ", b"Reporting-MTA: x\x1eArrival-Date: "), UNKNOWN, raw("arf-abuse"))
+    assert collect() == Collected(taken=2, aside=1)
+    assert warned.mail_state == "bounced"
+
+
 def test_one_mail_that_cannot_be_taken_stops_no_other(
     session: Session,
     server: ImapServer,
