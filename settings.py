@@ -10,7 +10,7 @@ import re
 import secrets
 from collections.abc import Iterator
 from datetime import date, time, timedelta
-from email.utils import parseaddr
+from email.utils import getaddresses, parseaddr
 from ipaddress import IPv4Network, IPv6Network, ip_network
 from pathlib import Path
 from typing import Annotated, Literal, NamedTuple, Self
@@ -21,6 +21,7 @@ from pydantic import AfterValidator, Field, ValidationError, model_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 from domain import colours
+from domain.addresses import envelope_address
 from domain.dates import start_of_day
 from domain.notices import WORDING_VERSION
 from domain.policy import Policy, SubscriptionStatus
@@ -204,6 +205,17 @@ def _right_stripe_key(key: str, *, live: bool) -> None:
         raise ValueError(f"STRIPE_KEY is {said}, or use the other key")
 
 
+def _one_sender(sender: str) -> None:
+    try:
+        [(_, address)] = getaddresses([sender])
+        envelope_address(address)
+    except ValueError:
+        raise ValueError(
+            "MAIL_DEFAULT_SENDER is no address; write it like membership@example.org, or with a name before it like"
+            ' "Example, Inc." <membership@example.org>'
+        ) from None
+
+
 def _named(sender: str, name: str) -> str:
     """An address with the service's name before it, unless the setting names its sender itself."""
     own, address = parseaddr(sender)
@@ -379,8 +391,7 @@ class Settings(BaseSettings):
             raise ValueError("MAIL_USE_TLS and MAIL_USE_SSL exclude each other: the first is STARTTLS on a plain port")
         if self.bounce_imap_folder == self.bounce_imap_aside:
             raise ValueError("BOUNCE_IMAP_ASIDE must be another folder than BOUNCE_IMAP_FOLDER")
-        if "@" not in self.mail_default_sender:
-            raise ValueError("MAIL_DEFAULT_SENDER is no address; write it like membership@example.org")
+        _one_sender(self.mail_default_sender)
         _usable_logo(self.logo)
         _readable(self)
         if self.events_url and not self.events_secret:

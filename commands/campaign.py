@@ -13,6 +13,7 @@ from commands.advice import use_known_since
 from commands.output import echo_json, echo_pairs, echo_table, instant, write_csv
 from domain.dates import month_of, named_day, start_of_day
 from domain.errors import BadValue
+from domain.lifecycle import CampaignState
 from domain.money import to_decimal
 from models import Campaign, db, for_writing
 from services import campaigns, reports
@@ -169,6 +170,8 @@ def _notices(found: reports.Status) -> str | None:
     words = f"{went.sent} sent, {went.queued} {'to send' if found.approve_by else 'queued'}, {went.failed} failed"
     if went.per_hour is not None:
         words += f"; {went.per_hour} an hour"
+    if found.state == CampaignState.HELD and found.approve_by is None and went.queued:
+        words += "; none of them goes out while it is held"
     if went.done_at is not None:
         words += f"; all will be out by {instant(went.done_at, zone)}"
     if went.in_time is False and found.deadline_at is not None:

@@ -121,7 +121,7 @@ class Delivery:
     per_hour: int | None
     """The speed of the last hour; None while there is none."""
     done_at: datetime | None
-    """When the last of them will have gone out, by the settings of pace and that speed; None: not known."""
+    """When the last of them will have gone out, by the settings of pace and that speed; None: not known, or held."""
     in_time: bool | None
     """Whether all warnings that wait will leave the notice before the campaign's deadline."""
 
@@ -190,10 +190,12 @@ def _delivery(
     if undecided:
         live = select(func.count()).select_from(Case).where(Case.campaign_id == campaign.id, Case.closed_at.is_(None))
         waiting = unsent = session.scalar(live.where(Case.answer.is_(None))) or 0
-    rate = _speed(session, now, *notices)
+    rate = _speed(session, *notices, Message.sent_at > now - timedelta(hours=1), Message.sent_at <= now)
     # A round that has not begun goes out as fast as the last one did.
-    expected = rate or _speed(session, _last_sent(session), Message.kind.in_(NOTICES))
-    done = pace.done_at(settings, now, waiting, pace.spent_today(session, settings, now), expected)
+    expected = rate or _speed(session, *_fullest_hour(session))
+    waits = campaign.state == CampaignState.HELD and not undecided
+    spent = pace.spent_today(session, settings, now)
+    done = None if waits else pace.done_at(settings, now, waiting, spent, expected)
     in_time = None
     if unsent and done is not None and deadline is not None:
         in_time = dates.month_end_with_notice(done, settings.min_notice_days, settings.zone) <= deadline
@@ -207,26 +209,30 @@ def _delivery(
     )
 
 
-def _last_sent(session: Session) -> datetime | None:
-    return session.scalar(
-        select(func.max(Message.sent_at)).where(Message.kind.in_(NOTICES), Message.state == MessageState.SENT)
-    )
+def _fullest_hour(session: Session) -> tuple[sa.ColumnElement[bool], ...]:
+    """The notices of that hour of the round written to last in which most went out."""
+    sent = (Message.kind.in_(NOTICES), Message.state == MessageState.SENT)
+    last = select(Message.campaign_id).where(*sent).order_by(Message.sent_at.desc()).limit(1)
+    hour = func.epoch(Message.sent_at) - func.epoch(Message.sent_at) % 3600
+    of_it = (*sent, Message.campaign_id == last.scalar_subquery())
+    fullest = select(hour).where(*of_it).group_by(hour).order_by(func.count().desc()).limit(1)
+    return (*of_it, hour == fullest.scalar_subquery())
 
 
-def _speed(session: Session, until: datetime | None, *which: sa.ColumnElement[bool]) -> float:
-    """How many of these mails went out a second in the hour before; 0 where that says nothing."""
-    if until is None:
+def _speed(session: Session, *which: sa.ColumnElement[bool]) -> float:
+    """How many of these mails went out a second; 0 where that says nothing.
+
+    All but the last twentieth: a mail that a server has put off comes long after the others, and tells of no speed.
+    """
+    sent = (*which, Message.state == MessageState.SENT)
+    count, first = session.execute(select(func.count(), func.min(Message.sent_at)).where(*sent)).one()
+    most = count * 19 // 20
+    if most < 2:
         return 0
-    lately, first, last = session.execute(
-        select(func.count(), func.min(Message.sent_at), func.max(Message.sent_at)).where(
-            *which,
-            Message.state == MessageState.SENT,
-            Message.sent_at > until - timedelta(hours=1),
-            Message.sent_at <= until,
-        )
-    ).one()
-    seconds = (last - first).total_seconds() if first is not None and last is not None else 0
-    return float((lately - 1) / seconds) if seconds else 0
+    in_turn = select(Message.sent_at).where(*sent).order_by(Message.sent_at)
+    last = session.scalar(in_turn.offset(most - 1).limit(1))
+    seconds = (last - first).total_seconds() if last is not None and first is not None else 0
+    return float((most - 1) / seconds) if seconds else 0
 
 
 def unreachable(session: Session, month: str) -> list[dict[str, Any]]:

@@ -48,6 +48,9 @@ MOST = 250
 FAST, SLOW = timedelta(seconds=0.1), timedelta(seconds=0.5)
 """A batch that is gone sooner is followed by one of twice the size, and one that takes longer by one of half of it."""
 
+LOOK_AGAIN = timedelta(minutes=1)
+"""So often a run that goes on for hours looks whether what it has sent comes back in numbers."""
+
 SELDOM = 10_000
 """So many objects more, and Python looks for circles of them that nobody needs. Usual are 700 or 2,000."""
 
@@ -122,6 +125,7 @@ class _Run:
         self._stock: deque[Ready] = deque()
         self._batch = max(BATCH, settings.mail_connections)
         self._claimed_at: datetime | None = None
+        self._looked_at = clock.now()
         self._claiming: Future[Batch] | None = None
         self._claimed_alone = False
         self._queue_is_empty = self._nothing_is_left = False
@@ -237,7 +241,10 @@ class _Run:
         """Have the next batch claimed, if there is one, and it is time for it."""
         if self._claiming is not None or ((self._queue_is_empty or self._many_refused) and self._lines.in_use):
             return
-        now, look_first = self._clock.now(), self._many_refused
+        now = self._clock.now()
+        look_first = self._many_refused or now - self._looked_at >= LOOK_AGAIN
+        if look_first:
+            self._looked_at = now
         self._tried = self._refused = 0
         if self._claimed_at is not None:
             if now - self._claimed_at < FAST:

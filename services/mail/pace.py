@@ -18,6 +18,8 @@ from settings import Settings
 LONGEST_WAIT = timedelta(seconds=1)
 """A sign-in mail that comes while a run waits for its rate is not kept longer than this."""
 
+CLOCKS_APART = timedelta(minutes=1)
+"""By so much the clocks of two machines may differ."""
 FARTHEST = 400
 """Days an estimate looks ahead."""
 
@@ -46,9 +48,17 @@ def allowance(session: Session, settings: Settings, now: datetime, most: int) ->
     if settings.mail_rate:
         # A batch is what one second allows, so that no more than that goes out in one go.
         most = min(most, max(1, int(settings.mail_rate)))
-        if row.next_at is not None and row.next_at > now:
-            return Allowance(0, min(row.next_at - now, LONGEST_WAIT))
+        next_at = _next_at(row, settings, now)
+        if next_at > now:
+            return Allowance(0, min(next_at - now, LONGEST_WAIT))
     return Allowance(most)
+
+
+def _next_at(row: MailPace, settings: Settings, now: datetime) -> datetime:
+    """When more may be claimed. What is later than any claim can have put it comes of a clock that was ahead, or of a
+    rate that was lower, and binds nobody: else nothing would go out until it is that late."""
+    farthest = now + timedelta(seconds=max(1, 1 / settings.mail_rate)) + CLOCKS_APART
+    return now if row.next_at is None or row.next_at > farthest else max(row.next_at, now)
 
 
 def spend(session: Session, settings: Settings, now: datetime, notices: int) -> None:
@@ -57,7 +67,7 @@ def spend(session: Session, settings: Settings, now: datetime, notices: int) -> 
         return
     row = _row(session)
     if settings.mail_rate:
-        row.next_at = max(row.next_at or now, now) + timedelta(seconds=notices / settings.mail_rate)
+        row.next_at = _next_at(row, settings, now) + timedelta(seconds=notices / settings.mail_rate)
     row.spent = _spent(row, settings, now) + notices
     row.day = str(local_day(now, settings.zone))
     session.flush()

@@ -115,7 +115,9 @@ def test_a_round_is_drafted_approved_held_released_and_cancelled(app: Flask, ses
     assert session.scalar(select(func.count()).select_from(Message).where(Message.kind == "warning")) == 2
     session.rollback()
     assert "An operator has held it." in campaign(app, "hold", "2026-06").stdout
-    assert "Held because  An operator has held it." in campaign(app, "status", "2026-06").stdout
+    said = campaign(app, "status", "2026-06").stdout
+    assert "Held because  An operator has held it." in said
+    assert "0 sent, 2 queued, 0 failed; none of them goes out while it is held\n" in said
     assert campaign(app, "release", "2026-06").exit_code == 0
     found = json.loads(campaign(app, "status", "2026-06", "--json").stdout)
     assert (found["month"], found["state"], found["hold_reason"]) == ("2026-06", "open", None)

@@ -101,6 +101,15 @@ def test_a_slow_rate_is_waited_for_in_small_steps(paced: Any, runs: Runs) -> Non
     assert second - first == timedelta(seconds=4)
 
 
+def test_a_clock_that_was_ahead_holds_nothing_up(paced: Any, runs: Runs) -> None:
+    session = paced(mail_rate=3)
+    opened(session, 4)
+    session.merge(MailPace(id=1, next_at=NOW + timedelta(days=1)))
+    session.commit()
+    assert runs.deliver() == Delivered(sent=4)
+    assert [instant - NOW for instant in sent(session)] == [timedelta(0)] * 3 + [timedelta(seconds=1)], "the rate holds"
+
+
 def test_a_run_that_is_over_does_not_wait_on(paced: Any, runs: Runs) -> None:
     session = paced(mail_rate=1)
     opened(session, 5)
@@ -277,6 +286,22 @@ def test_bounces_that_come_later_stop_the_next_run(few: Session, smtp: SmtpCatch
     assert few.scalars(select(Campaign.hold_reason)).one() == "bounces"
 
 
+def test_a_run_that_goes_on_for_long_looks_for_bounces_meanwhile(
+    make_app: Callable[..., Flask], smtp: SmtpCatcher, runs: Runs
+) -> None:
+    with make_app(hold_min_members=4, max_dormant_percent=100, mail_rate=1).app_context():
+        session = db.session()
+        opened(session, 100)
+
+        def half_a_minute_later() -> bool:
+            if runs.waited == 30:
+                gone_wrong(session, state="bounced")
+            return False
+
+        assert runs.deliver(half_a_minute_later) == Delivered(sent=60)
+        assert session.scalars(select(Campaign.hold_reason)).one() == "bounces"
+
+
 def test_a_round_answers_for_its_own_refusals_alone(few: Session, smtp: SmtpCatcher, runs: Runs) -> None:
     """So many were refused in the last one, which is over, that they would hold this one."""
     before = Campaign(month="2026-05", state="closed", policy={}, drafted_at=NOW, opened_at=NOW, dormant_count=5)
@@ -350,6 +375,40 @@ def test_the_speed_of_the_last_hour_is_shown(paced: Any, smtp: SmtpCatcher, runs
     assert (went.sent, went.queued, went.failed, went.per_hour) == (3, 2, 0, 3600)
     assert went.done_at == runs.clock.now() + timedelta(seconds=2)
     assert session.scalars(select(Member.mail_state)).first() == "good"
+
+
+def test_what_a_server_has_put_off_tells_of_no_speed(paced: Any) -> None:
+    """Five went out within two seconds, and a sixth half an hour later; then the next round is drafted."""
+    session = paced(max_dormant_percent=100)
+    opened(session, 6)
+    settings = installed().settings
+    for seconds, row in zip(
+        (0, 0.5, 1, 1.5, 2, 1860), session.scalars(select(Message).order_by(Message.id)), strict=True
+    ):
+        row.state, row.smtp_reply, row.sent_at = "sent", "250 OK", NOW + timedelta(seconds=seconds)
+    session.execute(update(Campaign).values(month="2026-05"))
+    session.execute(update(Case).values(closed_at=NOW, state="kept"))
+    later = NOW + timedelta(days=2)
+    factories.live_feed(session, later)
+    factories.dormant(session)
+    session.commit()
+    campaigns.draft(session, settings, "2026-06", later)
+    session.commit()
+    went = reports.status(session, settings, "2026-06", later).delivery
+    assert went.done_at is not None
+    assert went.done_at - later == timedelta(seconds=went.queued / 2)
+    assert reports.status(session, settings, "2026-05", NOW + timedelta(minutes=40)).delivery.per_hour == 7200
+
+
+def test_of_a_round_that_is_held_nobody_says_when_it_will_be_out(paced: Any, smtp: SmtpCatcher, runs: Runs) -> None:
+    session = paced(mail_rate=1)
+    opened(session, 5)
+    settings = installed().settings
+    assert reports.status(session, settings, "2026-06", NOW).delivery.done_at is not None
+    campaigns.hold(session, settings, "2026-06", NOW)
+    session.commit()
+    went = reports.status(session, settings, "2026-06", NOW).delivery
+    assert (went.queued, went.done_at, went.in_time) == (5, None, None)
 
 
 def test_a_round_that_has_not_begun_is_expected_to_go_as_fast_as_the_last(
