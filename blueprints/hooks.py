@@ -16,7 +16,7 @@ from models import db, for_writing
 from services import billing_answers, provider_news
 from services.installation import installed, wake
 from services.mail import bounces
-from services.mail.bounce_mail import LONGEST_REASON, Report, Verdict
+from services.mail.bounce_mail import LONGEST_REASON, Report, Verdict, instant
 
 blueprint = Blueprint("hooks", __name__)
 
@@ -42,7 +42,7 @@ def mail() -> Response:
     )
     if not signed:
         return _said(401, "The signature is missing, wrong or too old; see BOUNCE_WEBHOOK_SECRET.")
-    report = _report(request.get_json(force=True, silent=True))
+    report = _report(_json())
     if report is None:
         names = ", ".join(TYPES)
         return _said(
@@ -86,6 +86,14 @@ def billing() -> Response:
     return _said(200, "heard")
 
 
+def _json() -> Any:
+    """None where it is none, or too deep to be read."""
+    try:
+        return request.get_json(force=True, silent=True)
+    except RecursionError:
+        return None
+
+
 def _report(event: Any) -> Report | None:
     """The report in an event; None for what is none."""
     data = event.get("data") if isinstance(event, dict) else None
@@ -100,6 +108,7 @@ def _report(event: Any) -> Report | None:
         (return_path,) if return_path else (),
         (message_id,) if message_id else (),
         reason[:LONGEST_REASON],
+        instant(_text(data, "arrived_at")),
     )
 
 

@@ -13,6 +13,7 @@ from sqlalchemy.exc import DBAPIError
 from commands.failures import flat, of_database
 from domain.notices import Kind
 from models import db, for_writing
+from services import wording
 from services.installation import installed
 from services.mail import bounce_mail, bounces
 from services.mail.sample import sample
@@ -21,6 +22,13 @@ CHROMIUM = ("chromium", "chromium-browser", "google-chrome")
 WIDE, HIGH = 640, 1400
 TRY_AGAIN = 75
 """What a mail server takes for "keep it and try later" (EX_TEMPFAIL of sysexits.h)."""
+
+
+def one_of_ours(context: click.Context, option: click.Parameter, locale: str | None) -> str | None:
+    """A language there is: a mail in another one than was asked for would show nothing of it."""
+    if locale is not None and wording.of(locale) is None:
+        raise click.BadParameter(f"{locale} is no language of this site; there are {', '.join(wording.LANGUAGES)}")
+    return locale
 
 
 class TryAgain(click.ClickException):
@@ -34,7 +42,9 @@ def group() -> None:
 
 @group.command("preview")
 @click.argument("kind", type=click.Choice([str(kind) for kind in Kind]))
-@click.option("--locale", metavar="TAG", help="The reader's language; the default is DEFAULT_LOCALE.")
+@click.option(
+    "--locale", metavar="TAG", callback=one_of_ours, help="The reader's language; the default is DEFAULT_LOCALE."
+)
 @click.option(
     "--out", "folder", type=click.Path(file_okay=False, path_type=Path), default=".", help="The folder to write to."
 )
@@ -46,7 +56,7 @@ def preview(kind: str, locale: str | None, folder: Path, chromium: str | None) -
     here = installed()
     address = parseaddr(here.settings.mail_default_sender)[1]
     mail = sample(here.settings, Kind(kind), locale, address, here.clock.now())
-    path = folder / f"{kind}-{locale or here.settings.default_locale}"
+    path = folder / f"{kind}-{wording.of(locale) or here.settings.default_locale}"
     try:
         folder.mkdir(parents=True, exist_ok=True)
         path.with_suffix(".eml").write_bytes(here.mailer.written(mail))
@@ -63,7 +73,7 @@ def preview(kind: str, locale: str | None, folder: Path, chromium: str | None) -
 
 @group.command("test")
 @click.argument("address")
-@click.option("--locale", metavar="TAG", help="The language; the default is DEFAULT_LOCALE.")
+@click.option("--locale", metavar="TAG", callback=one_of_ours, help="The language; the default is DEFAULT_LOCALE.")
 def test(address: str, locale: str | None) -> None:
     """Send a sample of the first notice to ADDRESS, and say what the mail server answers."""
     here = installed()

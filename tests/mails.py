@@ -64,6 +64,7 @@ VARIANTS = {
     "warning-paid-for-a-year": Variant(Kind.WARNING, ANNUAL),
     "warning-little-is-known": Variant(Kind.WARNING, BARE),
     "warning-after-a-machine": Variant(Kind.WARNING, {"voided": True}),
+    "warning-without-reminders": Variant(Kind.WARNING, {"reminded": False}),
     "warning-billed-by-a-store": Variant(Kind.WARNING, STORE, STORES),
     "last_call-billed-by-a-store": Variant(Kind.LAST_CALL, STORE, STORES),
     "receipt_lapse-billed-by-a-store": Variant(Kind.RECEIPT_LAPSE, STORE, STORES),

@@ -6,11 +6,14 @@ as an answering machine's, says nothing.
 
 import re
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from email import message_from_bytes
 from email.errors import MessageError
 from email.message import Message
 from email.parser import HeaderParser
+from email.utils import parsedate_to_datetime
 from enum import IntEnum
 
 COMPLAINTS = frozenset({"abuse", "fraud", "virus", "opt-out", "other"})
@@ -40,6 +43,8 @@ class Report:
     return_paths: tuple[str, ...] = ()
     message_ids: tuple[str, ...] = ()
     reason: str = ""
+    arrived_at: datetime | None = None
+    """When the server that reports had got the message, as it says."""
 
 
 class _Part(Message):
@@ -74,7 +79,7 @@ def read(raw: bytes, recipient: str | None = None) -> Report:
 
 
 def _read(mail: _Part, recipient: str | None) -> Report:
-    verdict, reason = Verdict.NOTHING, ""
+    verdict, reason, arrived_at = Verdict.NOTHING, "", None
     paths = [recipient] if recipient else []
     for name in ADDRESSED_TO:
         paths += _addresses(mail, name)
@@ -83,6 +88,7 @@ def _read(mail: _Part, recipient: str | None) -> Report:
     for part in mail.walk() if mail.is_multipart() else ():
         if part.kind in STATUS:
             for fields in _blocks(part.text):
+                arrived_at = arrived_at or instant(_value(fields, "Arrival-Date"))
                 found = _delivery(fields)
                 if found > verdict:
                     verdict, reason = found, _reason(fields)
@@ -95,7 +101,16 @@ def _read(mail: _Part, recipient: str | None) -> Report:
             original = _fields(part.text)
             paths += _addresses(original, "Return-Path")
             message_ids += [_value(original, "Message-ID")] if original["Message-ID"] else []
-    return Report(verdict, tuple(dict.fromkeys(paths)), tuple(message_ids), reason)
+    return Report(verdict, tuple(dict.fromkeys(paths)), tuple(message_ids), reason, arrived_at)
+
+
+def instant(said: str) -> datetime | None:
+    """Of a date as mails or events write it; None for what is none, or is of no time zone."""
+    for read_as in (parsedate_to_datetime, datetime.fromisoformat):
+        with suppress(ValueError, OverflowError):
+            found = read_as(said)
+            return found.astimezone(UTC) if found.tzinfo is not None else None
+    return None
 
 
 def _delivery(fields: Message) -> Verdict:

@@ -58,7 +58,7 @@ def _acted_on(session: Session, settings: Settings, report: Report, message: Mes
             done = bounced(session, settings, message.id, now, report.reason)
             return f"The {name} bounced." if done else f"The {name} is {message.state}: nothing to change."
         case Verdict.RETURNED:
-            return f"The {name} came back; {came_back(session, settings, message.id, now, report.reason)}."
+            return f"The {name} came back; {came_back(session, settings, message.id, report, now)}."
         case _:
             _note_delay(session, message, now)
             return f"The {name} is delayed; the mail server goes on trying."
@@ -80,11 +80,13 @@ def find(session: Session, settings: Settings, report: Report) -> Message | None
     return None
 
 
-def came_back(session: Session, settings: Settings, message_id: int, now: datetime, reason: str = "") -> str:
+def came_back(session: Session, settings: Settings, message_id: int, report: Report, now: datetime) -> str:
     """A server gave up for a reason that may pass. It is sent again; a warning has not warned anybody until then.
 
-    Where that would come too late, or has been tried often enough, it is a bounce like any other.
+    Where that would come too late, or has been tried often enough, it is a bounce like any other. What the server had
+    got long before the message was sent last is a report that was acted on before.
     """
+    reason = report.reason
     message = session.get_one(Message, message_id)
     if message.member_id is not None:
         lock(session, message.member_id)
@@ -93,6 +95,9 @@ def came_back(session: Session, settings: Settings, message_id: int, now: dateti
         return f"it is {message.state} already"
     if message.to_address is None:
         return "whom it was for is deleted"
+    assert message.sent_at is not None
+    if report.arrived_at is not None and report.arrived_at < message.sent_at - SOFT_RETRY / 2:
+        return "it has been sent again since"
     case = session.get(Case, message.case_id) if message.case_id is not None else None
     ended = message.kind == Kind.WARNING and case is not None and case.closed_at is not None
     if ended or _returns(session, message) + 1 >= MOST_RETURNS:

@@ -72,6 +72,7 @@ _OfCase = namedtuple("_OfCase", [
     "id", "public_id", "address_generation", "rule", "found_joined_at", "found_last_used_at",
     "found_sign_of_life_at", "warned_at", "deadline_at", "answered_at", "state", "not_mine_at", "closed_at",
     "answer", "answer_note", "paid_minor", "paid_currency", "paid_asked_at", "told_it_continues",
+    "reminders_declined_at",
 ])  # fmt: skip
 _OfCampaign = namedtuple("_OfCampaign", [
     "id", "month", "dormant_count", "drafted_at", "hold_reason", "hold_facts",

@@ -85,6 +85,8 @@ class Facts:
     paid_as_of: datetime | None = None
     told_it_continues: bool | None = None
     """What the notice that counts has said silence comes to; None before there is one."""
+    reminded: bool = True
+    """Unless the member wants no further notice of this case."""
 
     @classmethod
     def of(cls, claimed: Claimed) -> Self:
@@ -136,6 +138,7 @@ class Facts:
             known(case.paid_minor, case.paid_currency),
             case.paid_asked_at,
             case.told_it_continues,
+            case.reminders_declined_at is None,
         )
 
 
@@ -175,6 +178,7 @@ def _for_members(settings: Settings, kind: Kind, facts: Facts, now: datetime) ->
         "undone": facts.undone,
         "declined": kind == Kind.LAPSED and facts.declined,
         "voided": facts.voided,
+        "reminded": facts.reminded,
         "withdrawal": _withdrawal(settings, kind),
         "returned": facts.returned_at and wording.date_and_time(facts.returned_at, zone),
         "next_charge": next_charge and wording.long_date(next_charge, zone),

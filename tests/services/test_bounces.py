@@ -3,7 +3,7 @@
 import base64
 import email
 import quopri
-from datetime import timedelta
+from datetime import datetime, timedelta
 from pathlib import Path
 
 import pytest
@@ -14,8 +14,10 @@ from sqlalchemy import select, update
 from sqlalchemy.orm import Session
 
 from models import Case, Event, Member, Message
-from services.mail import bounce_mail, bounces, unreachable
+from services import warning
+from services.mail import bounce_mail, bounces, dispatch, letters, unreachable
 from services.mail.bounce_mail import Report, Verdict
+from services.mail.words import Facts
 from settings import Settings
 from tests import factories
 from tests.conftest import NOW
@@ -245,6 +247,47 @@ def test_of_silence_holds_what_the_warning_said_that_arrived(
     accept_mails(session, settings, at("2026-06-06 10:00"))
     assert case_of(session, warned).told_it_continues is True
     assert close(session, settings, JULY_1).lapsed == 0
+
+
+@pytest.mark.parametrize("declined", [False, True])
+def test_a_warning_that_is_sent_again_promises_no_reminder_to_whoever_wants_none(
+    session: Session, settings: Settings, warned: Member, declined: bool
+) -> None:
+    assert warning.decline_reminders(session, case_of(session, warned).id, declined, LATER) == declined
+    take(session, settings, "postfix-given-up")
+    [again] = dispatch.claim(session, settings, at("2026-06-05 10:00"), 10)
+    said = letters.compose(settings, again, Facts.of(again), LATER).text
+    assert ("We remind you before it" in said) != declined
+
+
+def test_the_same_report_of_a_try_before_changes_nothing(session: Session, settings: Settings, warned: Member) -> None:
+    report = bounce_mail.read(
+        raw("postfix-given-up").replace(b"Sun, 22 Nov 2026 23:52:37", b"Wed, 3 Jun 2026 10:00:00")
+    )
+    assert report.arrived_at == NOW
+    assert bounces.take(session, settings, report, LATER).said.endswith("it will be sent again.")
+    accept_mails(session, settings, at("2026-06-05 10:00"))
+    assert bounces.take(session, settings, report, at("2026-06-05 11:00")).said.endswith(
+        "it has been sent again since."
+    )
+    assert case_of(session, warned).warned_at is not None
+
+
+@pytest.mark.parametrize(
+    ("said", "read"),
+    [
+        ("Wed, 3 Jun 2026 12:00:00 +0200 (CEST)", NOW),
+        ("2026-06-03T10:00:00.000Z", NOW),
+        ("Wed, 3 Jun 2026 10:00:00 -0000", None),
+        ("2026-06-03", None),
+        ("Wed, 3 Jun 99999 10:00:00 +0000", None),
+        ("0001-01-01T00:00:00+05:00", None),
+        ("soon", None),
+        ("", None),
+    ],
+)
+def test_an_instant_is_read_however_it_is_written(said: str, read: datetime | None) -> None:
+    assert bounce_mail.instant(said) == read
 
 
 def test_what_came_back_three_times_counts_as_bounced(session: Session, settings: Settings, warned: Member) -> None:

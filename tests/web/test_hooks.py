@@ -1,8 +1,11 @@
 """The webhook for providers' bounces: what is taken as signed, and what each answer means."""
 
+import base64
+import hmac
 import json
 import re
 from collections.abc import Callable
+from datetime import timedelta
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -12,10 +15,10 @@ from flask import Flask
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
-from models import Case, Member, Message
+from models import Case, Member, Message, db
 from tests import factories
 from tests.conftest import NOW
-from tests.services.support import opened
+from tests.services.support import accept_mails, opened
 
 SECRET = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw"
 OLD = "whsec_C2FVsBQIhrscChlQIMV+b5sSYspob7oD"
@@ -125,6 +128,33 @@ def test_one_of_several_signatures_is_enough(app: Flask, session: Session, warne
 def test_what_is_signed_and_makes_no_sense_is_said_to_be_so(app: Flask, example: Any, what: Any) -> None:
     answer = post(app, example, what)
     assert (answer.status_code, "mail.bounced, mail.returned" in answer.text) == (400, True)
+
+
+def test_what_is_nested_too_deeply_to_be_read_is_said_to_be_so(app: Flask, example: Any) -> None:
+    deep: Any = []
+    for _ in range(900):
+        deep = [deep]
+    body, headers = example.signed(deep, "msg_1", SECRET, STAMP)
+    assert app.test_client().post("/hooks/mail", data=body, headers=headers).status_code == 400
+    for very in (b"[" * 100_000, b'{"type":' * 100_000):
+        digest = hmac.new(base64.b64decode(SECRET.removeprefix("whsec_")), f"msg_1.{STAMP}.".encode() + very, "sha256")
+        headers["webhook-signature"] = "v1," + base64.b64encode(digest.digest()).decode()
+        assert app.test_client().post("/hooks/mail", data=very, headers=headers).status_code == 400
+
+
+def test_a_report_of_the_try_before_is_told_by_when_the_relay_had_got_it(
+    app: Flask, session: Session, warned: Member, example: Any
+) -> None:
+    """A relay that has not heard our answer says it again for days."""
+    said = event(session, "mail.returned")
+    said["data"]["arrived_at"] = "2026-06-03T10:00:00.000Z"
+    assert "it will be sent again" in post(app, example, said).text
+    next_day = NOW + timedelta(days=1)
+    with app.app_context():
+        accept_mails(db.session(), app.extensions["dormouse"].settings, next_day)
+    assert "it has been sent again since" in post(app, example, said).text
+    said["data"]["arrived_at"] = "yesterday"
+    assert "it will be sent again" in post(app, example, said).text
 
 
 def test_a_message_nobody_knows_is_not_sent_again(app: Flask, example: Any) -> None:
