@@ -257,19 +257,16 @@ def test_a_warning_that_is_sent_again_promises_no_reminder_to_whoever_wants_none
     take(session, settings, "postfix-given-up")
     [again] = dispatch.claim(session, settings, at("2026-06-05 10:00"), 10)
     said = letters.compose(settings, again, Facts.of(again), LATER).text
-    assert ("We remind you before it" in said) != declined
+    assert ("We remind you before it" in " ".join(said.split())) != declined
 
 
 def test_the_same_report_of_a_try_before_changes_nothing(session: Session, settings: Settings, warned: Member) -> None:
-    report = bounce_mail.read(
-        raw("postfix-given-up").replace(b"Sun, 22 Nov 2026 23:52:37", b"Wed, 3 Jun 2026 10:00:00")
-    )
+    report = bounce_mail.read(changed("postfix-given-up", "Sun, 22 Nov 2026 23:52:37", "Wed, 3 Jun 2026 10:00:00"))
     assert report.arrived_at == NOW
     assert bounces.take(session, settings, report, LATER).said.endswith("it will be sent again.")
     accept_mails(session, settings, at("2026-06-05 10:00"))
-    assert bounces.take(session, settings, report, at("2026-06-05 11:00")).said.endswith(
-        "it has been sent again since."
-    )
+    again = bounces.take(session, settings, report, at("2026-06-05 11:00"))
+    assert again.said.endswith("it has been sent again since.")
     assert case_of(session, warned).warned_at is not None
 
 
