@@ -21,7 +21,7 @@ from pydantic import AfterValidator, Field, ValidationError, model_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 from domain import colours
-from domain.addresses import envelope_address
+from domain.addresses import address_key, nameable
 from domain.dates import start_of_day
 from domain.notices import WORDING_VERSION
 from domain.policy import Policy, SubscriptionStatus
@@ -206,14 +206,13 @@ def _right_stripe_key(key: str, *, live: bool) -> None:
 
 
 def _one_sender(sender: str) -> None:
-    try:
-        [(_, address)] = getaddresses([sender])
-        envelope_address(address)
-    except ValueError:
+    addresses = [address for _, address in getaddresses([sender])]
+    host = address_key(addresses[0]).rpartition("@")[2] if addresses else ""
+    if len(addresses) != 1 or not nameable(addresses[0]) or not host.isascii():
         raise ValueError(
             "MAIL_DEFAULT_SENDER is no address; write it like membership@example.org, or with a name before it like"
             ' "Example, Inc." <membership@example.org>'
-        ) from None
+        )
 
 
 def _named(sender: str, name: str) -> str:

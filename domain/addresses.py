@@ -1,9 +1,7 @@
-"""When two e-mail addresses are the same address, and how SMTP names one."""
+"""What may be an e-mail address, and when two are the same."""
 
 import re
 import unicodedata
-
-import idna
 
 _NOT_IN_AN_ADDRESS = re.compile(r"[\s\x00-\x1f\x7f<>(),;:\\\"]")
 _DOTS = re.compile("[.\u3002\uff0e\uff61]")
@@ -14,14 +12,16 @@ DEVIATIONS = "ßς\u200c\u200d"
 """Letters that the older IDNA replaces and the present one keeps: with and without, they are hosts of two owners."""
 
 
-class NoAddress(ValueError):
-    """What should be an address is none that SMTP can name."""
-
-
 def plausible(email: str) -> bool:
     """Whether somebody may have meant this as an address; whether it is one, a mail shows."""
     local, _, host = email.rpartition("@")
     return bool(local and host) and len(email) <= LONGEST and email.isprintable() and " " not in email
+
+
+def nameable(email: str) -> bool:
+    """Whether SMTP can name it, as far as its letters go."""
+    local, _, host = email.rpartition("@")
+    return bool(local and host) and not _NOT_IN_AN_ADDRESS.search(email)
 
 
 def address_key(email: str) -> str:
@@ -42,16 +42,3 @@ def _in_ascii(label: str) -> str:
     if any(letter in label for letter in DEVIATIONS):
         return f"xn--{label.encode('punycode').decode('ascii')}"
     return label.encode("idna").decode("ascii")
-
-
-def envelope_address(address: str) -> str:
-    """An address as SMTP names it: the host in its ASCII form (IDNA 2008, which is what the registries use)."""
-    local, at, host = address.rpartition("@")
-    if not (local and at and host) or _NOT_IN_AN_ADDRESS.search(address):
-        raise NoAddress("this is not an address that mail can be sent to")
-    if host.isascii():
-        return address
-    try:
-        return f"{local}@{idna.encode(host, uts46=True).decode('ascii')}"
-    except idna.IDNAError:
-        raise NoAddress("the host of this address cannot exist") from None

@@ -56,6 +56,7 @@ BAD = [
     ("MAIL_USE_TLS", "starttls"),
     ("MAIL_USE_SSL", "2"),
     ("MAIL_DEFAULT_SENDER", "membership"),
+    ("MAIL_DEFAULT_SENDER", " "),
     ("MAIL_DEFAULT_SENDER", "Lumio, Inc. <membership@lumio.example>"),
     ("MAIL_DEFAULT_SENDER", "a@example.org, b@example.org"),
     ("MAIL_DEFAULT_SENDER", "Lumio <membership@lu..mio-.ä>"),

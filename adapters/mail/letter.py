@@ -19,8 +19,9 @@ from functools import lru_cache
 from typing import Self
 
 import flask_mail
+import idna
 
-from domain.addresses import envelope_address
+from domain.addresses import nameable
 from domain.ports import Frame, Mail, Text
 
 WIRE = Compat32(linesep="\r\n", max_line_length=76)
@@ -37,11 +38,28 @@ ALWAYS = "".join(f"{name}: {value}\r\n" for name, value in AUTOMATIC.items()).en
 _BREAKS_A_HEADER = re.compile(r"[\x00-\x1f\x7f\u0085\u2028\u2029]+")
 
 
+class NoAddress(ValueError):
+    """What should be an address is none that SMTP can name."""
+
+
 def one_line(value: str) -> str:
     """A header's value without anything that would end it or begin another."""
     if value.isprintable():
         return value.strip()
     return _BREAKS_A_HEADER.sub(" ", value).strip()
+
+
+def envelope_address(address: str) -> str:
+    """An address as SMTP names it: the host in its ASCII form (IDNA 2008, which is what the registries use)."""
+    local, _, host = address.rpartition("@")
+    if not nameable(address):
+        raise NoAddress("this is not an address that mail can be sent to")
+    if host.isascii():
+        return address
+    try:
+        return f"{local}@{idna.encode(host, uts46=True).decode('ascii')}"
+    except idna.IDNAError:
+        raise NoAddress("the host of this address cannot exist") from None
 
 
 class Letter(flask_mail.Message):

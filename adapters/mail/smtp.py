@@ -22,9 +22,8 @@ import flask_mail
 from flask import Flask
 
 from adapters.mail.client import CLOSING, Client, Conversation, Reply, SecureClient
-from adapters.mail.letter import Letter
+from adapters.mail.letter import Letter, NoAddress
 from adapters.tls import trusted
-from domain.addresses import NoAddress
 from domain.ports import Mail, MailResult
 
 TIMEOUT_SECONDS = 15.0

@@ -13,9 +13,8 @@ from flask import Flask, current_app
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from adapters.mail.letter import Letter
+from adapters.mail.letter import Letter, NoAddress
 from app import create_app
-from domain.addresses import NoAddress
 from domain.notices import Kind
 from domain.ports import Mail, Pieced
 from services import wording
