@@ -3,13 +3,14 @@
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import date, datetime
-from typing import TextIO
+from pathlib import Path
 
 import click
 from babel.numbers import get_currency_precision
 from flask_babel import force_locale
 
 from commands.advice import use_known_since
+from commands.files import for_people
 from commands.output import echo_json, echo_pairs, echo_table, instant, write_csv
 from domain.dates import month_of, named_day, start_of_day
 from domain.errors import BadValue
@@ -20,6 +21,7 @@ from services import campaigns, reports
 from services.installation import installed, wake
 from services.wording import money
 
+FILE = click.Path(dir_okay=False, allow_dash=True, path_type=Path)
 UNREACHABLE = ("external_id", "name", "email", "locale", "plan", "why", "since")
 COLUMNS = ("external_id", "rule", "joined_at", "last_used_at", "last_sign_of_life_at", "price", "currency")
 
@@ -48,16 +50,21 @@ def group() -> None:
 
 @group.command("preview")
 @click.option("--at", metavar="ISO", help="The day or instant to forecast for; the default is now.")
-@click.option("--csv", "csv_file", type=click.File("w", encoding="utf-8", lazy=True), help="Write the dormant members.")
+@click.option(
+    "--csv",
+    "csv_file",
+    type=FILE,
+    help="Write the dormant members.",
+)
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
-def preview(at: str | None, csv_file: TextIO | None, as_json: bool) -> None:
+def preview(at: str | None, csv_file: Path | None, as_json: bool) -> None:
     """Who would be asked, why the others would not, and the money. Changes nothing."""
     settings = installed().settings
     now = installed().clock.now() if at is None else _instant(at)
     forecast = reports.preview(db.session(), settings, now)
     if csv_file is not None:
-        with csv_file:
-            write_csv(csv_file, COLUMNS, _csv_rows(now))
+        with for_people(csv_file) as stream:
+            write_csv(stream, COLUMNS, _csv_rows(now))
     if as_json:
         echo_json(forecast)
     else:
@@ -132,14 +139,19 @@ def cancel(month: str) -> None:
 
 @group.command("unreachable")
 @click.argument("month")
-@click.option("--csv", "csv_file", type=click.File("w", encoding="utf-8", lazy=True), help="Write them, for letters.")
-def unreachable(month: str, csv_file: TextIO | None) -> None:
+@click.option(
+    "--csv",
+    "csv_file",
+    type=FILE,
+    help="Write them, for letters.",
+)
+def unreachable(month: str, csv_file: Path | None) -> None:
     """Whom no mail of the campaign of MONTH reaches: nothing ends for them. Write to them on paper, if at all."""
     zone = installed().settings.zone
     rows = reports.unreachable(db.session(), _month(month))
     if csv_file is not None:
-        with csv_file:
-            write_csv(csv_file, UNREACHABLE, ([row[name] for name in UNREACHABLE] for row in rows))
+        with for_people(csv_file) as stream:
+            write_csv(stream, UNREACHABLE, ([row[name] for name in UNREACHABLE] for row in rows))
     elif rows:
         shown = ([*(row[name] for name in UNREACHABLE[:-1]), instant(row["since"], zone)] for row in rows)
         echo_table([name.replace("_", " ").upper() for name in UNREACHABLE], shown)
@@ -168,6 +180,8 @@ def _notices(found: reports.Status) -> str | None:
     if not went.sent + went.queued + went.failed:
         return None
     words = f"{went.sent} sent, {went.queued} {'to send' if found.approve_by else 'queued'}, {went.failed} failed"
+    if went.failed and found.state == CampaignState.OPEN:
+        words += " (nobody ends whose first notice failed)"
     if went.per_hour is not None:
         words += f"; {went.per_hour} an hour"
     if found.state == CampaignState.HELD and found.approve_by is None and went.queued:

@@ -4,7 +4,7 @@ import csv
 import os
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
 from typing import IO
 
@@ -74,6 +74,11 @@ def written(path: Path) -> Iterator[IO[str]]:
         raise BadValue(f"{path} cannot be written: {error.strerror}") from None
     with open(descriptor, "w", encoding="utf-8", newline="") as stream:  # noqa: PTH123
         yield stream
+
+
+def for_people(path: Path) -> AbstractContextManager[IO[str]]:
+    """Such a file, or standard output where ``path`` is a dash."""
+    return nullcontext(click.get_text_stream("stdout")) if str(path) == "-" else written(path)
 
 
 @contextmanager

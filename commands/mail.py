@@ -41,12 +41,16 @@ def group() -> None:
 
 
 @group.command("preview")
-@click.argument("kind", type=click.Choice([str(kind) for kind in Kind]))
+@click.argument("kind", metavar="KIND", type=click.Choice([str(kind) for kind in Kind]))
 @click.option(
     "--locale", metavar="TAG", callback=one_of_ours, help="The reader's language; the default is DEFAULT_LOCALE."
 )
 @click.option(
-    "--out", "folder", type=click.Path(file_okay=False, path_type=Path), default=".", help="The folder to write to."
+    "--out",
+    "folder",
+    type=click.Path(file_okay=False, path_type=Path),
+    default=".",
+    help="Write into this folder, not the present one.",
 )
 @click.option(
     "--chromium", envvar="CHROMIUM", metavar="PATH", help="The browser for the picture, if not the usual one."
@@ -64,9 +68,12 @@ def preview(kind: str, locale: str | None, folder: Path, chromium: str | None) -
     except OSError as error:
         raise click.ClickException(f"cannot write to {folder}: {error.strerror}") from None
     written = [path.with_suffix(".eml"), path.with_suffix(".html")]
+    asked_for = chromium is not None
     chromium = chromium or next(filter(None, map(shutil.which, CHROMIUM)), None)
     if chromium is not None and _pictured(chromium, path.with_suffix(".html"), path.with_suffix(".png")):
         written.append(path.with_suffix(".png"))
+    elif asked_for:
+        click.echo(f"There is no picture: {chromium} takes none.", err=True)
     for file in written:
         click.echo(str(file))
 

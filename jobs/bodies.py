@@ -84,6 +84,8 @@ def deliver(context: Context) -> Result:
         context.session, outside.settings, outside.mailer, outside.clock, context.commit, context.enough
     )
     text = f"{done.sent} sent, {done.again} to try again, {done.failed} failed"
+    if done.notices_wait:
+        text += "; no notice may go out now (MAIL_WINDOW, MAIL_DAILY)"
     return Result(text if done.server_down is None else f"{text}; the mail server is away: {done.server_down}")
 
 

@@ -148,9 +148,13 @@ def release(
     if campaign.state != CampaignState.HELD or campaign.hold_reason is None:
         raise Refused(f"The campaign of {month} is {campaign.state}; only a held one can be released.")
     figure = float((campaign.hold_facts or {}).get("figure", 1))
-    campaign.released = {**(campaign.released or {}), campaign.hold_reason: figure}
+    reason = campaign.hold_reason
+    campaign.released = {**(campaign.released or {}), reason: figure}
     campaign.held_at = campaign.hold_reason = campaign.hold_facts = None
     campaign.state = CampaignState.DRAFT if campaign.opened_at is None else CampaignState.OPEN
+    _tell_of_no_hold(session, campaign)
+    if reason == HoldReason.BOUNCES:
+        _try_again(session, campaign, now)
     events.record(session, "campaign_released", now, campaign_id=campaign.id, operator_id=operator_id)
     if campaign.opened_at is None:
         hold_if_wrong(session, settings, campaign, _live_silent(session, campaign), now)
@@ -311,6 +315,21 @@ def _hold(
         outbox.put_to_operators(session, Kind.NEEDS_ATTENTION, key, now, campaign=campaign)
 
 
+def _tell_of_no_hold(session: Session, campaign: Campaign) -> None:
+    """Operators who have not been told of a hold yet need not be any more."""
+    about = (Message.campaign_id == campaign.id, Message.kind == Kind.NEEDS_ATTENTION, Message.case_id.is_(None))
+    change(
+        session, update(Message).where(*about, Message.state == MessageState.QUEUED).values(state=MessageState.OBSOLETE)
+    )
+
+
+def _try_again(session: Session, campaign: Campaign, now: datetime) -> None:
+    """What the mail server refused, and not an address: whoever releases the round has seen to it. Who is told no more
+    is for the claim to say, as with every notice that waits."""
+    refused = (Message.state == MessageState.FAILED, Message.kind.in_(NOTICES), Message.campaign_id == campaign.id)
+    outbox.take_up_again(session, now, *refused)
+
+
 def _move_near_deadlines(session: Session, settings: Settings, campaign: Campaign, now: datetime) -> None:
     """A hold has eaten the notice: the next month end that leaves it, and a mail to whoever was told another day."""
     deadline = dates.month_end_with_notice(now, settings.min_notice_days, settings.zone)
@@ -362,6 +381,7 @@ def _cancel(session: Session, settings: Settings, campaign: Campaign, reason: st
     campaign.cancel_reason = reason
     campaign.held_at = campaign.hold_reason = campaign.hold_facts = None
     session.flush()
+    _tell_of_no_hold(session, campaign)
     withdraw(session, now, Case.campaign_id == campaign.id)
 
 

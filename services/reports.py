@@ -193,9 +193,14 @@ def _delivery(
     rate = _speed(session, *notices, Message.sent_at > now - timedelta(hours=1), Message.sent_at <= now)
     # A round that has not begun goes out as fast as the last one did.
     expected = rate or _speed(session, *_fullest_hour(session))
-    waits = campaign.state == CampaignState.HELD and not undecided
+    is_held = campaign.state == CampaignState.HELD and not undecided
     spent = pace.spent_today(session, settings, now)
-    done = None if waits else pace.done_at(settings, now, waiting, spent, expected)
+    done = None if is_held else pace.done_at(settings, now, waiting, spent, expected)
+    if done is not None and waiting:
+        # What came back is not due yet; what a process holds, killed or not, no other takes before its lease is over.
+        when = sa.case((Message.state == MessageState.SENDING, Message.lease_until), else_=Message.due_at)
+        waits = Message.state.in_([MessageState.QUEUED, MessageState.SENDING])
+        done = max(done, session.scalar(select(func.max(when)).where(*notices, waits)) or done)
     in_time = None
     if unsent and done is not None and deadline is not None:
         in_time = dates.month_end_with_notice(done, settings.min_notice_days, settings.zone) <= deadline

@@ -42,7 +42,10 @@ def take(session: Session, settings: Settings, report: Report, now: datetime) ->
         return Outcome("This is no report of a failed delivery or of a complaint; nothing was changed.", False)
     message = find(session, settings, report)
     if message is None:
-        return Outcome("This is about no message that is known here; nothing was changed.", False)
+        said = "This is about no message that is known here; nothing was changed."
+        if report.return_paths and not report.message_ids and settings.bounce_address is None:
+            said += " It names none by its Message-ID, and BOUNCE_ADDRESS, by which addresses would tell, is not set."
+        return Outcome(said, False)
     return Outcome(_acted_on(session, settings, report, message, now), True)
 
 

@@ -21,7 +21,7 @@ from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from itertools import islice
 
@@ -65,6 +65,8 @@ class Delivered:
     again: int = 0
     failed: int = 0
     server_down: str | None = None
+    notices_wait: bool = field(default=False, compare=False)
+    """By the hour or the day, none was allowed when this run looked last."""
 
 
 def deliver(
@@ -86,6 +88,7 @@ def deliver(
         Desk(session, settings, clock, commit) as desk,
     ):
         run = _Run(settings, clock, desk, lines)
+        desk.forget_the_day()
         desk.hold_if_many_refused()
         run.work(enough, wait)
         lines.say_goodbye()
@@ -93,6 +96,7 @@ def deliver(
         # While notices may not go anyway, by the hour or the day, no tick looks through a round's queue.
         if run.done.server_down is None and not run.notices_wait:
             desk.retire()
+    run.done.notices_wait = run.notices_wait
     if run.done.sent:
         to_disk(session)
     return run.done

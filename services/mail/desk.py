@@ -274,6 +274,11 @@ class Desk:
         refusals.hold_if_many(self._session, self._settings, self._clock.now())
         self._commit()
 
+    def forget_the_day(self) -> None:
+        for_writing(self._session)
+        pace.forget_the_day(self._session, self._settings)
+        self._commit()
+
     def retire(self) -> None:
         for_writing(self._session)
         dispatch.retire(self._session, self._settings)

@@ -8,11 +8,13 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, time, timedelta
 
-from sqlalchemy import select
+from sqlalchemy import func, select, update
 from sqlalchemy.orm import Session
 
 from domain.dates import local_day, start_of_day
-from models import MailPace, change, insert
+from domain.lifecycle import MessageState
+from domain.notices import NOTICES
+from models import MailPace, Message, change, insert
 from settings import Settings
 
 LONGEST_WAIT = timedelta(seconds=1)
@@ -42,7 +44,9 @@ def allowance(session: Session, settings: Settings, now: datetime, most: int) ->
         return Allowance(most)
     row = _row(session)
     if settings.mail_daily:
-        most = min(most, settings.mail_daily - _spent(row, settings, now))
+        row.spent, row.day = _spent(session, row, settings, now), _day(settings, now)
+        session.flush()
+        most = min(most, settings.mail_daily - row.spent)
         if most <= 0:
             return Allowance(0)
     if settings.mail_rate:
@@ -68,8 +72,8 @@ def spend(session: Session, settings: Settings, now: datetime, notices: int) -> 
     row = _row(session)
     if settings.mail_rate:
         row.next_at = _next_at(row, settings, now) + timedelta(seconds=notices / settings.mail_rate)
-    row.spent = _spent(row, settings, now) + notices
-    row.day = str(local_day(now, settings.zone))
+    if settings.mail_daily:
+        row.spent += notices
     session.flush()
 
 
@@ -78,14 +82,13 @@ def give_back(session: Session, settings: Settings, now: datetime, notices: int)
     if not notices or not settings.mail_daily:
         return
     row = _row(session)
-    if row.day == str(local_day(now, settings.zone)):
+    if row.day == _day(settings, now):
         row.spent = max(0, row.spent - notices)
         session.flush()
 
 
 def spent_today(session: Session, settings: Settings, now: datetime) -> int:
-    row = session.get(MailPace, _ROW)
-    return 0 if row is None else _spent(row, settings, now)
+    return _spent(session, session.get(MailPace, _ROW), settings, now)
 
 
 def done_at(settings: Settings, now: datetime, notices: int, spent: int, observed: float = 0) -> datetime | None:
@@ -135,8 +138,23 @@ def _in_window(settings: Settings, now: datetime) -> bool:
     return any(opens <= now < closes for opens, closes in _open(settings, local_day(now, settings.zone)))
 
 
-def _spent(row: MailPace, settings: Settings, now: datetime) -> int:
-    return row.spent if row.day == str(local_day(now, settings.zone)) else 0
+def _spent(session: Session, row: MailPace | None, settings: Settings, now: datetime) -> int:
+    """How many notices have gone out today: what was claimed since the cap holds, and what had been sent before."""
+    if row is not None and row.day == _day(settings, now):
+        return row.spent
+    begin = start_of_day(local_day(now, settings.zone), settings.zone)
+    sent = (Message.state == MessageState.SENT, Message.sent_at >= begin, Message.kind.in_(NOTICES))
+    return session.scalar(select(func.count()).select_from(Message).where(*sent)) or 0
+
+
+def forget_the_day(session: Session, settings: Settings) -> None:
+    """For a run without a cap, which counts nothing: one that has a cap again counts anew what has gone out today."""
+    if not settings.mail_daily:
+        change(session, update(MailPace).where(MailPace.day.is_not(None)).values(day=None))
+
+
+def _day(settings: Settings, now: datetime) -> str:
+    return str(local_day(now, settings.zone))
 
 
 def _row(session: Session) -> MailPace:

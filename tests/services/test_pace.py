@@ -156,6 +156,27 @@ def test_a_day_ends_with_its_cap_and_the_next_goes_on(paced: Any, runs: Runs) ->
     assert runs.waited == 0
 
 
+def test_a_cap_counts_what_went_out_before_it_was_set(make_app: Callable[..., Flask], runs: Runs) -> None:
+    capped, uncapped = (make_app(hold_min_members=100, mail_daily=cap) for cap in (4, 0))
+    with uncapped.app_context():
+        opened(db.session(), 12)
+        assert runs.deliver(lambda: False).sent == 12
+        db.session.execute(update(Message).where(Message.id > 3).values(state="queued", sent_at=None))
+        db.session.commit()
+    with capped.app_context():
+        assert reports.status(db.session(), installed().settings, "2026-06", NOW).delivery.done_at == at(
+            "2026-06-04 22:00"
+        )
+        assert runs.deliver() == Delivered(sent=1, notices_wait=True)
+    with uncapped.app_context():
+        assert runs.deliver(lambda: False).sent == 8
+        db.session.execute(update(Message).where(Message.id > 4).values(state="queued", sent_at=None))
+        db.session.commit()
+    with capped.app_context():
+        done = runs.deliver()
+        assert (done.sent, done.notices_wait) == (0, True), "what a run without a cap has sent meanwhile counts, too"
+
+
 def test_what_was_not_tried_does_not_count_for_the_day(paced: Any, smtp: SmtpCatcher, runs: Runs) -> None:
     session = paced(mail_daily=3)
     opened(session, 5)
@@ -286,6 +307,49 @@ def test_bounces_that_come_later_stop_the_next_run(few: Session, smtp: SmtpCatch
     assert few.scalars(select(Campaign.hold_reason)).one() == "bounces"
 
 
+def test_what_the_server_refused_is_tried_again_once_the_round_is_released(
+    few: Session, smtp: SmtpCatcher, runs: Runs
+) -> None:
+    """A filter that takes all mail for spam says nothing of an address; an operator has it mended, and releases."""
+    opened(few, 20)
+    smtp.replies["*"] = "554 5.7.1 looks like spam"
+    assert runs.deliver().failed == 20
+    few.rollback()
+    del smtp.replies["*"]
+    held = few.scalars(select(Campaign)).one()
+    assert (held.state, held.hold_reason) == ("held", "bounces")
+    campaigns.release(few, installed().settings, "2026-06", runs.clock.now())
+    few.commit()
+    assert runs.deliver() == Delivered(sent=20)
+    few.rollback()
+    assert {one.warned_at is not None for one in few.scalars(select(Case))} == {True}
+
+
+def test_an_address_that_was_refused_is_not_tried_again(few: Session, smtp: SmtpCatcher, runs: Runs) -> None:
+    opened(few, 20)
+    refuse(smtp, range(5))
+    runs.deliver()
+    few.rollback()
+    campaigns.release(few, installed().settings, "2026-06", runs.clock.now())
+    few.commit()
+    assert runs.deliver() == Delivered()
+
+
+def test_operators_are_told_of_no_hold_that_is_over(few: Session, smtp: SmtpCatcher, runs: Runs) -> None:
+    operator = factories.operator(few)
+    opened(few, 20)
+    refuse(smtp, range(5))
+    runs.deliver()
+    few.rollback()
+    few.execute(update(Message).where(Message.kind == "needs_attention").values(state="queued", sent_at=None))
+    few.commit()
+    smtp.mails.clear()
+    campaigns.release(few, installed().settings, "2026-06", runs.clock.now())
+    few.commit()
+    runs.deliver()
+    assert smtp.to(operator.email) == []
+
+
 def test_a_run_that_goes_on_for_long_looks_for_bounces_meanwhile(
     make_app: Callable[..., Flask], smtp: SmtpCatcher, runs: Runs
 ) -> None:
@@ -409,6 +473,24 @@ def test_of_a_round_that_is_held_nobody_says_when_it_will_be_out(paced: Any, smt
     session.commit()
     went = reports.status(session, settings, "2026-06", NOW).delivery
     assert (went.queued, went.done_at, went.in_time) == (5, None, None)
+
+
+def test_what_waits_for_its_time_or_for_a_lease_is_not_expected_earlier(paced: Any) -> None:
+    session = paced(mail_rate=1)
+    opened(session, 3)
+    later, lease = NOW + timedelta(hours=12), NOW + timedelta(minutes=10)
+    ids = session.scalars(select(Message.id).order_by(Message.id)).all()
+
+    def out_by() -> datetime | None:
+        session.commit()
+        return reports.status(session, installed().settings, "2026-06", NOW).delivery.done_at
+
+    assert out_by() == NOW + timedelta(seconds=3)
+    leased = {"state": "sending", "lease_token": "killed", "lease_until": lease}
+    session.execute(update(Message).where(Message.id == ids[0]).values(leased))
+    assert out_by() == lease
+    session.execute(update(Message).where(Message.id == ids[1]).values(due_at=later))
+    assert out_by() == later
 
 
 def test_a_round_that_has_not_begun_is_expected_to_go_as_fast_as_the_last(
