@@ -631,8 +631,17 @@ def _kept_key(instance: Path, name: str, fresh: str) -> str:
     return key
 
 
+_WRITE_IT = {
+    "bool_parsing": "write on or off",
+    "float_parsing": "write a number like 14 or 0.5",
+    "int_parsing": "write a whole number like 14",
+    "int_from_float": "write a whole number like 14",
+}
+"""What pydantic says of these is for programmers."""
+
+
 def _one_line(error: ValidationError) -> str:
     first = error.errors(include_url=False, include_context=False, include_input=False)[0]
     name = str(first["loc"][0]).upper() if first["loc"] else ""
-    text = first["msg"].removeprefix("Value error, ")
+    text = _WRITE_IT.get(first["type"], first["msg"].removeprefix("Value error, "))
     return f"{name}: {text}" if name else text

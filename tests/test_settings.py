@@ -157,6 +157,23 @@ def test_a_bad_value_gives_one_line_that_names_the_setting(
     assert len(str(refused.value)) > len(name) + 10, "it says what would be right"
 
 
+@pytest.mark.parametrize(
+    ("name", "value", "said"),
+    [
+        ("MAIL_RATE", "fast", "write a number like 14 or 0.5"),
+        ("MAIL_DAILY", "1.5", "write a whole number like 14"),
+        ("MAIL_DAILY", "many", "write a whole number like 14"),
+        ("MAIL_USE_TLS", "maybe", "write on or off"),
+    ],
+)
+def test_what_is_no_number_is_said_in_words_for_operators(
+    name: str, value: str, said: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setenv(name, value)
+    with pytest.raises(SettingsError, match=f"^{name}: {said}$"):
+        load(instance_path=tmp_path)
+
+
 def test_every_setting_that_can_be_wrong_is_tried() -> None:
     assert {name for name, _ in BAD} | FREE_TEXT == {name.upper() for name in Settings.model_fields}
 
