@@ -69,7 +69,7 @@ def billing() -> Response:
         refs = here.billing.news(request.get_data(), request.headers, now=now)
     except NotSigned as error:
         return _said(401, str(error))
-    except ValueError:
+    except (RecursionError, ValueError):
         return _said(400, "This is no JSON, or an instant in it has no offset.")
     except NotFound as error:
         return _said(404, str(error))

@@ -10,7 +10,7 @@ from babel.numbers import get_currency_precision
 from flask_babel import force_locale
 
 from commands.advice import use_known_since
-from commands.files import for_people
+from commands.files import written_or_shown
 from commands.output import echo_json, echo_pairs, echo_table, instant, write_csv
 from domain.dates import month_of, named_day, start_of_day
 from domain.errors import BadValue
@@ -50,12 +50,7 @@ def group() -> None:
 
 @group.command("preview")
 @click.option("--at", metavar="ISO", help="The day or instant to forecast for; the default is now.")
-@click.option(
-    "--csv",
-    "csv_file",
-    type=FILE,
-    help="Write the dormant members.",
-)
+@click.option("--csv", "csv_file", type=FILE, help="Write the dormant members.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 def preview(at: str | None, csv_file: Path | None, as_json: bool) -> None:
     """Who would be asked, why the others would not, and the money. Changes nothing."""
@@ -63,7 +58,7 @@ def preview(at: str | None, csv_file: Path | None, as_json: bool) -> None:
     now = installed().clock.now() if at is None else _instant(at)
     forecast = reports.preview(db.session(), settings, now)
     if csv_file is not None:
-        with for_people(csv_file) as stream:
+        with written_or_shown(csv_file) as stream:
             write_csv(stream, COLUMNS, _csv_rows(now))
     if as_json:
         echo_json(forecast)
@@ -139,18 +134,13 @@ def cancel(month: str) -> None:
 
 @group.command("unreachable")
 @click.argument("month")
-@click.option(
-    "--csv",
-    "csv_file",
-    type=FILE,
-    help="Write them, for letters.",
-)
+@click.option("--csv", "csv_file", type=FILE, help="Write them, for letters.")
 def unreachable(month: str, csv_file: Path | None) -> None:
     """Whom no mail of the campaign of MONTH reaches: nothing ends for them. Write to them on paper, if at all."""
     zone = installed().settings.zone
     rows = reports.unreachable(db.session(), _month(month))
     if csv_file is not None:
-        with for_people(csv_file) as stream:
+        with written_or_shown(csv_file) as stream:
             write_csv(stream, UNREACHABLE, ([row[name] for name in UNREACHABLE] for row in rows))
     elif rows:
         shown = ([*(row[name] for name in UNREACHABLE[:-1]), instant(row["since"], zone)] for row in rows)
@@ -181,7 +171,7 @@ def _notices(found: reports.Status) -> str | None:
         return None
     words = f"{went.sent} sent, {went.queued} {'to send' if found.approve_by else 'queued'}, {went.failed} failed"
     if went.failed and found.state == CampaignState.OPEN:
-        words += " (nobody ends whose first notice failed)"
+        words += " (silence ends nothing where the first notice failed)"
     if went.per_hour is not None:
         words += f"; {went.per_hour} an hour"
     if found.state == CampaignState.HELD and found.approve_by is None and went.queued:

@@ -76,9 +76,9 @@ def written(path: Path) -> Iterator[IO[str]]:
         yield stream
 
 
-def for_people(path: Path) -> AbstractContextManager[IO[str]]:
+def written_or_shown(path: Path) -> AbstractContextManager[IO[str]]:
     """Such a file, or standard output where ``path`` is a dash."""
-    return nullcontext(click.get_text_stream("stdout")) if str(path) == "-" else written(path)
+    return nullcontext(sys.stdout) if str(path) == "-" else written(path)
 
 
 @contextmanager

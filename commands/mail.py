@@ -19,6 +19,7 @@ from services.mail import bounce_mail, bounces
 from services.mail.sample import sample
 
 CHROMIUM = ("chromium", "chromium-browser", "google-chrome")
+FOLDER = click.Path(file_okay=False, path_type=Path)
 WIDE, HIGH = 640, 1400
 TRY_AGAIN = 75
 """What a mail server takes for "keep it and try later" (EX_TEMPFAIL of sysexits.h)."""
@@ -26,7 +27,7 @@ TRY_AGAIN = 75
 
 def one_of_ours(context: click.Context, option: click.Parameter, locale: str | None) -> str | None:
     """A language there is: a mail in another one than was asked for would show nothing of it."""
-    if locale is not None and wording.of(locale) is None:
+    if locale is not None and wording.language_of(locale) is None:
         raise click.BadParameter(f"{locale} is no language of this site; there are {', '.join(wording.LANGUAGES)}")
     return locale
 
@@ -45,13 +46,7 @@ def group() -> None:
 @click.option(
     "--locale", metavar="TAG", callback=one_of_ours, help="The reader's language; the default is DEFAULT_LOCALE."
 )
-@click.option(
-    "--out",
-    "folder",
-    type=click.Path(file_okay=False, path_type=Path),
-    default=".",
-    help="Write into this folder, not the present one.",
-)
+@click.option("--out", "folder", type=FOLDER, default=".", help="The folder to write to, if not the present one.")
 @click.option(
     "--chromium", envvar="CHROMIUM", metavar="PATH", help="The browser for the picture, if not the usual one."
 )
@@ -60,7 +55,7 @@ def preview(kind: str, locale: str | None, folder: Path, chromium: str | None) -
     here = installed()
     address = parseaddr(here.settings.mail_default_sender)[1]
     mail = sample(here.settings, Kind(kind), locale, address, here.clock.now())
-    path = folder / f"{kind}-{wording.of(locale) or here.settings.default_locale}"
+    path = folder / f"{kind}-{wording.language_of(locale) or here.settings.default_locale}"
     try:
         folder.mkdir(parents=True, exist_ok=True)
         path.with_suffix(".eml").write_bytes(here.mailer.written(mail))

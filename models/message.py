@@ -68,7 +68,10 @@ Index("ix_message_magic_link_id", Message.magic_link_id, sqlite_where=_linked, p
 
 
 class MailPace(Base):
-    """One row: from when on the next batch of notices may be claimed, and how many were claimed on which local day."""
+    """One row: from when on the next batch of notices may be claimed, and how many were claimed on which local day.
+
+    ``day`` is None after a run without a cap, which counts nothing.
+    """
 
     __tablename__ = "mail_pace"
 

@@ -46,10 +46,10 @@ _LONG = {"en": "EEEE, d MMMM y", "de": "EEEE, d. MMMM y"}
 
 def supported(locale: str | None) -> Language:
     """The language to write to somebody whose locale is this BCP 47 tag: theirs if there is one, else the service's."""
-    return of(locale) or installed().settings.default_locale
+    return language_of(locale) or installed().settings.default_locale
 
 
-def of(locale: str | None) -> Language | None:
+def language_of(locale: str | None) -> Language | None:
     """The language of a BCP 47 tag, if it is one of ours."""
     primary = (locale or "").replace("_", "-").partition("-")[0].lower()
     return next((language for language in LANGUAGES if language == primary), None)

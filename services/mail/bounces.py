@@ -20,6 +20,8 @@ from settings import Settings
 SOFT_RETRY = timedelta(hours=12)
 MOST_RETURNS = 3
 """A mail that has come back so often, each time after days at the relay, counts as one that cannot be delivered."""
+ASTRAY = timedelta(hours=26)
+"""No date of a server is further off that has nothing wrong but its time zone."""
 LONGEST_REPLY = 500
 
 _OURS = re.compile(r"<?([0-9a-f]{32})@")
@@ -87,7 +89,8 @@ def came_back(session: Session, settings: Settings, message_id: int, report: Rep
     """A server gave up for a reason that may pass. It is sent again; a warning has not warned anybody until then.
 
     Where that would come too late, or has been tried often enough, it is a bounce like any other. What the server had
-    got long before the message was sent last is a report that was acted on before.
+    got long before the message was sent last is a report that was acted on before; in doubt it is one of the last try,
+    for to be sent again harms nobody, and to count as warned may.
     """
     reason = report.reason
     message = session.get_one(Message, message_id)
@@ -99,11 +102,12 @@ def came_back(session: Session, settings: Settings, message_id: int, report: Rep
     if message.to_address is None:
         return "whom it was for is deleted"
     assert message.sent_at is not None
-    if report.arrived_at is not None and report.arrived_at < message.sent_at - SOFT_RETRY / 2:
+    before = _returns(session, message)
+    if before and report.arrived_at is not None and report.arrived_at < message.sent_at - ASTRAY:
         return "it has been sent again since"
     case = session.get(Case, message.case_id) if message.case_id is not None else None
     ended = message.kind == Kind.WARNING and case is not None and case.closed_at is not None
-    if ended or _returns(session, message) + 1 >= MOST_RETURNS:
+    if ended or before + 1 >= MOST_RETURNS:
         bounced(session, settings, message_id, now, reason)
         return "it counts as bounced"
     _event(session, "mail_returned", message, now)

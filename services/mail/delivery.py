@@ -88,15 +88,13 @@ def deliver(
         Desk(session, settings, clock, commit) as desk,
     ):
         run = _Run(settings, clock, desk, lines)
-        desk.forget_the_day()
-        desk.hold_if_many_refused()
+        desk.open()
         run.work(enough, wait)
         lines.say_goodbye()
         desk.hold_if_many_refused()
         # While notices may not go anyway, by the hour or the day, no tick looks through a round's queue.
-        if run.done.server_down is None and not run.notices_wait:
+        if run.done.server_down is None and not run.done.notices_wait:
             desk.retire()
-    run.done.notices_wait = run.notices_wait
     if run.done.sent:
         to_disk(session)
     return run.done
@@ -121,7 +119,6 @@ class _Run:
 
     def __init__(self, settings: Settings, clock: Clock, desk: Desk, lines: Lines) -> None:
         self.done = Delivered()
-        self.notices_wait = False
         self._settings = settings
         self._clock = clock
         self._desk = desk
@@ -286,7 +283,7 @@ class _Run:
         """Take what is being claimed; waits for it."""
         if self._claiming is not None:
             batch, self._claiming = self._claiming.result(), None
-            self._pause, self.notices_wait = batch.pause, batch.notices_wait
+            self._pause, self.done.notices_wait = batch.pause, batch.notices_wait
             self._queue_is_empty = batch.is_last
             # What has become due while the last lines were at work has been looked for, too.
             self._nothing_is_left = batch.is_last and not batch.ready and self._claimed_alone and not self._lines.in_use

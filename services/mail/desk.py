@@ -269,14 +269,16 @@ class Desk:
         pace.give_back(self._session, self._settings, self._clock.now(), _notices(claimed))
         self._commit()
 
-    def hold_if_many_refused(self) -> None:
+    def open(self) -> None:
+        """What is to be seen to before the first claim of a run."""
         for_writing(self._session)
+        pace.forget_the_day(self._session, self._settings)
         refusals.hold_if_many(self._session, self._settings, self._clock.now())
         self._commit()
 
-    def forget_the_day(self) -> None:
+    def hold_if_many_refused(self) -> None:
         for_writing(self._session)
-        pace.forget_the_day(self._session, self._settings)
+        refusals.hold_if_many(self._session, self._settings, self._clock.now())
         self._commit()
 
     def retire(self) -> None:

@@ -22,6 +22,7 @@ LONGEST_WAIT = timedelta(seconds=1)
 
 CLOCKS_APART = timedelta(minutes=1)
 """By so much the clocks of two machines may differ."""
+
 FARTHEST = 400
 """Days an estimate looks ahead."""
 
@@ -88,7 +89,8 @@ def give_back(session: Session, settings: Settings, now: datetime, notices: int)
 
 
 def spent_today(session: Session, settings: Settings, now: datetime) -> int:
-    return _spent(session, session.get(MailPace, _ROW), settings, now)
+    """How many notices count for the day; 0 where it has no cap."""
+    return _spent(session, session.get(MailPace, _ROW), settings, now) if settings.mail_daily else 0
 
 
 def done_at(settings: Settings, now: datetime, notices: int, spent: int, observed: float = 0) -> datetime | None:

@@ -226,3 +226,6 @@ def test_nothing_counts_as_done_until_it_is_acknowledged(
         assert acknowledge("failed", reason="too late") == 200
         assert (only(session).state, only(session).receipt) == ("done", "INV-7")
         assert client.post("/hooks/billing", data=b"{}").status_code == 401
+        deep = b"[" * 100_000
+        headers = webhooks.signed([SECRET], "ack-1", deep, clock.now())
+        assert client.post("/hooks/billing", data=deep, headers=headers).status_code == 400

@@ -2,6 +2,7 @@
 
 import os
 import shutil
+from collections.abc import Callable
 from email import message_from_bytes
 from email.message import EmailMessage
 from email.policy import default
@@ -57,6 +58,7 @@ def test_every_kind_can_be_looked_at(
     for kind in Kind:
         result = run(app, "mail", "preview", str(kind), "--locale", language, "--out", str(tmp_path / "previews"))
         assert (result.exit_code, len(result.stdout.splitlines())) == (0, 2), result.output
+        assert result.stderr == f"There is no picture: {tmp_path / 'none'} takes none.\n"
         eml, html = (Path(line) for line in result.stdout.splitlines())
         message = message_from_bytes(eml.read_bytes(), policy=default)
         assert isinstance(message, EmailMessage)
@@ -142,10 +144,29 @@ def test_whom_no_mail_reaches_is_listed_for_letters(app: Flask, warned: Member, 
     assert shown.endswith("1 unreachable\n")
     file = tmp_path / "letters.csv"
     assert run(app, "campaign", "unreachable", "2026-06", "--csv", str(file)).stdout == "1 unreachable\n"
+    assert file.stat().st_mode & 0o077 == 0, "it is full of names and addresses"
+    assert run(app, "campaign", "unreachable", "2026-06", "--csv", "-").stdout == f"{file.read_text()}1 unreachable\n"
     head, row = file.read_text().splitlines()
     assert head == "external_id,name,email,locale,plan,why,since"
     # A spreadsheet must not run it.
     assert row.startswith('m-1,"\'=HYPERLINK(""http://example.org"")",mia@dead.example,en,Standard,bounced,2026-06-03T')
+
+
+def test_the_status_says_what_becomes_of_whom_the_first_notice_did_not_reach(app: Flask, warned: Member) -> None:
+    assert "silence ends nothing" not in run(app, "campaign", "status", "2026-06").stdout
+    run(app, "mail", "bounce", input=raw("postfix-unknown-user"))
+    said = run(app, "campaign", "status", "2026-06").stdout
+    assert "1 failed (silence ends nothing where the first notice failed)" in said
+
+
+@pytest.mark.parametrize(
+    ("window", "said"), [("", ""), ("18:00-20:00", "; no notice may go out now (MAIL_WINDOW, MAIL_DAILY)")]
+)
+def test_a_run_says_when_no_notice_may_go_out(make_app: Callable[..., Flask], window: str, said: str) -> None:
+    app = make_app(mail_window=window)
+    with app.app_context():
+        result = run(app, "jobs", "run", "deliver")
+    assert result.stdout == f"deliver: 0 sent, 0 to try again, 0 failed{said}\n"
 
 
 def test_a_month_without_a_campaign_has_no_list(app: Flask) -> None:

@@ -3,6 +3,7 @@
 import base64
 import email
 import quopri
+from dataclasses import replace
 from datetime import datetime, timedelta
 from pathlib import Path
 
@@ -268,6 +269,30 @@ def test_the_same_report_of_a_try_before_changes_nothing(session: Session, setti
     again = bounces.take(session, settings, report, at("2026-06-05 11:00"))
     assert again.said.endswith("it has been sent again since.")
     assert case_of(session, warned).warned_at is not None
+    assert "will be sent again" in take(session, settings, "postfix-given-up"), "what came later is about this try"
+
+
+@pytest.mark.parametrize("behind", [timedelta(days=300), timedelta(hours=14)])
+def test_no_clock_of_a_server_makes_warned_whom_no_mail_has_reached(
+    session: Session, settings: Settings, warned: Member, behind: timedelta
+) -> None:
+    """A first report is about the first try, however wrong its date; and of no later one a wrong time zone decides."""
+    for tried in (NOW, at("2026-06-05 10:00")):
+        report = replace(bounce_mail.read(raw("postfix-given-up")), arrived_at=tried - behind)
+        if behind < timedelta(days=1) or tried == NOW:
+            said = bounces.take(session, settings, report, tried + timedelta(hours=1)).said
+            assert said.endswith("it will be sent again.")
+            assert case_of(session, warned).warned_at is None
+        accept_mails(session, settings, at("2026-06-05 10:00"))
+
+
+def test_what_nothing_names_where_no_return_path_can_is_said_to_be_so(session: Session, settings: Settings) -> None:
+    unset = settings.model_copy(update={"bounce_address": None})
+    by_path, by_id = Report(Verdict.HARD, (RETURN_PATH,)), Report(Verdict.HARD, (RETURN_PATH,), (MESSAGE_ID,))
+    assert [
+        "BOUNCE_ADDRESS, by which addresses would tell, is not set" in bounces.take(session, those, report, NOW).said
+        for those, report in ((unset, by_path), (unset, by_id), (settings, by_path))
+    ] == [True, False, False]
 
 
 @pytest.mark.parametrize(

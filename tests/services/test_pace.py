@@ -335,7 +335,10 @@ def test_an_address_that_was_refused_is_not_tried_again(few: Session, smtp: Smtp
     assert runs.deliver() == Delivered()
 
 
-def test_operators_are_told_of_no_hold_that_is_over(few: Session, smtp: SmtpCatcher, runs: Runs) -> None:
+@pytest.mark.parametrize("end", [campaigns.release, campaigns.cancel])
+def test_operators_are_told_of_no_hold_that_is_over(
+    few: Session, smtp: SmtpCatcher, runs: Runs, end: Callable[..., object]
+) -> None:
     operator = factories.operator(few)
     opened(few, 20)
     refuse(smtp, range(5))
@@ -344,7 +347,7 @@ def test_operators_are_told_of_no_hold_that_is_over(few: Session, smtp: SmtpCatc
     few.execute(update(Message).where(Message.kind == "needs_attention").values(state="queued", sent_at=None))
     few.commit()
     smtp.mails.clear()
-    campaigns.release(few, installed().settings, "2026-06", runs.clock.now())
+    end(few, installed().settings, "2026-06", runs.clock.now())
     few.commit()
     runs.deliver()
     assert smtp.to(operator.email) == []

@@ -149,7 +149,7 @@ def test_a_report_of_the_try_before_is_told_by_when_the_relay_had_got_it(
     said = event(session, "mail.returned")
     said["data"]["arrived_at"] = "2026-06-03T10:00:00.000Z"
     assert "it will be sent again" in post(app, example, said).text
-    next_day = NOW + timedelta(days=1)
+    next_day = NOW + timedelta(days=2)
     with app.app_context():
         accept_mails(db.session(), app.extensions["dormouse"].settings, next_day)
     assert "it has been sent again since" in post(app, example, said).text
